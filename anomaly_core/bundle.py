@@ -1,0 +1,366 @@
+"""The model bundle: a folder with the models, their thresholds and where they come from.
+
+    best_classifier.pth  cae_<category>.pth  thresholds.json     the reference's files, unchanged in format
+    backbone.pth                                                 the ResNet-50 layers used, so no node needs the internet
+    bundle.json                                                  what they are, and the SHA-256 of every file
+
+A folder with the reference's files only is accepted; then the backbone is given separately, nothing can be verified,
+and the reference's own rules apply. A bundle is read from a mapping of file names to bytes: where the bytes come from
+is the caller's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from anomaly_core.cae import CAE, load_cae
+from anomaly_core.decision import DecisionRule
+from anomaly_core.device import DTYPES, Precision
+from anomaly_core.features import Backbone, BackboneForm, load_backbone
+from anomaly_core.preprocess import MEAN, SIZE, STD
+from anomaly_core.router import load_router, number_of_classes, router_state
+from anomaly_core.scoring import CategoryScorer, RoutingExtractor, ScoreName
+
+ROUTER_FILE = "best_classifier.pth"
+THRESHOLDS_FILE = "thresholds.json"
+BACKBONE_FILE = "backbone.pth"
+BUNDLE_FILE = "bundle.json"
+SCHEMA_VERSION = 1
+# A category becomes a folder of the results, so its name is held to characters that mean nothing to any file system.
+CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class BundleError(ValueError):
+    """A bundle that must not be used; the message names the file and the remedy."""
+
+
+def cae_file(category: str) -> str:
+    """The file of a category's autoencoder."""
+    return f"cae_{category}.pth"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneInfo(_Record):
+    """The ResNet-50: its form, where its weights came from, and the SHA-256 of backbone.pth."""
+
+    form: BackboneForm
+    source: str
+    sha256: str
+
+
+class RouterInfo(_Record):
+    """The router: architecture, where its first weights came from, and what training saw."""
+
+    architecture: Literal["resnet18"] = "resnet18"
+    source: str
+    frozen_norms: int = 0
+    losses: list[float] = Field(default_factory=list)
+    training_accuracy: float | None = None
+    seconds: float = 0.0
+
+
+class PreprocessingInfo(_Record):
+    """How a file becomes the tensor: what the calibration used, and what every later image must use."""
+
+    size: Literal[224] = SIZE
+    resize: Literal["pillow_bilinear_8bit"] = "pillow_bilinear_8bit"
+    exif_orientation: bool = True
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+
+
+class CategoryInfo(_Record):
+    """Training figures of one category. calibration_scores: of normal images, sorted ascending."""
+
+    images: int
+    images_sha256: str
+    losses: list[float]
+    best_epoch: int
+    seconds: float
+    threshold: float
+    calibration_scores: list[float]
+
+
+class BundleManifest(_Record):
+    """The content of bundle.json."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created_by: str
+    created_at: str
+    categories: list[str]
+    backbone: BackboneInfo
+    router: RouterInfo
+    preprocessing: PreprocessingInfo = PreprocessingInfo()
+    score: ScoreName = "top10_mean_224"
+    precision: Precision
+    recipe: dict[str, Any]
+    threshold_rule: str
+    calibrated_on: Literal["training_images", "held_out_images"]
+    training: dict[str, CategoryInfo]
+    files: dict[str, str]
+
+    @field_validator("categories")
+    @classmethod
+    def _names(cls, value: list[str]) -> list[str]:
+        return check_categories(value)
+
+    def to_bytes(self) -> bytes:
+        """The bytes of bundle.json, with the digest of everything else in it."""
+        content = self.model_dump(mode="json")
+        return _canonical({**content, "digest": sha256(_canonical(content))})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> BundleManifest:
+        """Parse and check bundle.json. Raises BundleError if it was changed or says something this version cannot read."""
+        try:
+            content = json.loads(data)
+            digest = content.pop("digest")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise BundleError(
+                f"{BUNDLE_FILE} is not a bundle description ({error}); take the bundle from its source again"
+            ) from error
+        if sha256(_canonical(content)) != digest or _canonical({**content, "digest": digest}) != data:
+            raise BundleError(f"{BUNDLE_FILE} was changed since it was written; take the bundle from its source again")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise BundleError(f"{BUNDLE_FILE}: {where}: {first['msg']}; was it written by a newer version?") from error
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files have been read and checked; models are built from it on demand.
+
+    digest: SHA-256 that names this bundle in results. manifest is None for a folder of the reference's files.
+    warnings: what could not be verified, for people.
+    """
+
+    files: Mapping[str, bytes]
+    categories: tuple[str, ...]
+    thresholds: Mapping[str, float]
+    digest: str
+    form: BackboneForm
+    manifest: BundleManifest | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> bool:
+        """True for a folder of the reference's files only."""
+        return self.manifest is None
+
+    @property
+    def score(self) -> ScoreName:
+        """The score that the thresholds were calibrated for."""
+        return self.manifest.score if self.manifest else "top10_mean_224"
+
+    @property
+    def precision(self) -> Precision | None:
+        """The precision of calibration, if the bundle says."""
+        return self.manifest.precision if self.manifest else None
+
+    @property
+    def exif_orientation(self) -> bool:
+        """Whether images are turned upright first; the reference does not."""
+        return self.manifest.preprocessing.exif_orientation if self.manifest else False
+
+    def decision_rule(self, min_confidence: float) -> DecisionRule:
+        """The rule that results of this bundle follow."""
+        return DecisionRule(reference=self.reference, min_confidence=min_confidence)
+
+    def calibration_scores(self, category: str) -> list[float]:
+        """Scores of normal images that the CAE has not seen, or an empty list where there are none."""
+        if self.manifest is None or self.manifest.calibrated_on != "held_out_images":
+            return []
+        return self.manifest.training[category].calibration_scores
+
+    def without_autoencoders(self) -> Bundle:
+        """The same bundle with router and backbone only, for processes that score nothing."""
+        return replace(self, files={name: self.files[name] for name in (ROUTER_FILE, BACKBONE_FILE)})
+
+    def extractor(self, device: str, precision: Precision, micro_batch: int = 32) -> RoutingExtractor:
+        """Router and backbone, ready to run."""
+        dtype = DTYPES[precision]
+        return RoutingExtractor(self._router(device, dtype), self._backbone(device, dtype), device, dtype, micro_batch)
+
+    def scorer(self, category: str, device: str, precision: Precision, micro_batch: int = 32) -> CategoryScorer:
+        """The CAE of a category, ready to run. Raises BundleError naming the file if it does not fit."""
+        return category_scorer(self.files[cae_file(category)], category, self.score, device, precision, micro_batch)
+
+    def _router(self, device: str, dtype: torch.dtype) -> torch.nn.Module:
+        return _fit(ROUTER_FILE, lambda: load_router(router_state(load_pth(self.files, ROUTER_FILE)), device, dtype))
+
+    def _backbone(self, device: str, dtype: torch.dtype) -> Backbone:
+        return _fit(BACKBONE_FILE, lambda: load_backbone(_state(self.files, BACKBONE_FILE), self.form, device, dtype))
+
+
+def category_scorer(
+    data: bytes, category: str, score: ScoreName, device: str, precision: Precision, micro_batch: int = 32
+) -> CategoryScorer:
+    """The scorer of a category from the bytes of its CAE file. Raises BundleError naming the file."""
+    name = cae_file(category)
+    dtype = DTYPES[precision]
+    cae: CAE = _fit(name, lambda: load_cae(_state({name: data}, name), device, dtype))
+    return CategoryScorer(cae, score, device, dtype, micro_batch)
+
+
+def load_bundle(
+    files: Mapping[str, bytes], *, backbone: Mapping[str, torch.Tensor] | None = None, form: BackboneForm | None = None
+) -> Bundle:
+    """Check a bundle's files and return it. Everything is verified before anything is built from it.
+
+    files: name to bytes. backbone and form: the ResNet-50 for a folder of the reference's files, which has none.
+
+    Raises BundleError naming the file that is missing, changed or wrong.
+    """
+    if BUNDLE_FILE in files:
+        if backbone is not None:
+            raise BundleError("this bundle brings its own backbone; leave out --backbone-weights")
+        return _load_described(files)
+    return _load_reference(files, backbone, form or "v1.5")
+
+
+def check_categories(names: list[str]) -> list[str]:
+    """The names, if each is fit to be a folder and none comes twice. Raises ValueError naming the first that is not."""
+    if not names:
+        raise ValueError("no categories")
+    for name in names:
+        if not CATEGORY_NAME.fullmatch(name):
+            raise ValueError(f"category name {name!r}: only letters, digits, '_' and '-', at most 64, are allowed")
+    if len(set(names)) != len(names):
+        raise ValueError(f"a category is named twice: {sorted(n for n in names if names.count(n) > 1)[0]}")
+    return names
+
+
+def load_pth(files: Mapping[str, bytes], name: str) -> object:
+    """A .pth file, tensors only: no code in it is run. Raises BundleError naming the file."""
+    if name not in files:
+        raise BundleError(f"{name} is missing from the bundle")
+    try:
+        return torch.load(io.BytesIO(files[name]), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ValueError ... on foreign bytes
+        raise BundleError(f"{name} cannot be loaded as tensors only: {str(error).splitlines()[0][:200]}") from error
+
+
+def save_pth(state: object) -> bytes:
+    """A state dict (or a dict with one) as the bytes of a .pth file."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def bundle_files(manifest: BundleManifest) -> list[str]:
+    """The files that a described bundle must have besides bundle.json."""
+    return [ROUTER_FILE, THRESHOLDS_FILE, BACKBONE_FILE, *(cae_file(c) for c in manifest.categories)]
+
+
+def _load_described(files: Mapping[str, bytes]) -> Bundle:
+    raw = files[BUNDLE_FILE]
+    manifest = BundleManifest.from_bytes(raw)
+    for name in bundle_files(manifest):
+        if name not in manifest.files:
+            raise BundleError(f"{BUNDLE_FILE} lists no SHA-256 for {name}; train the bundle again")
+        if name not in files:
+            raise BundleError(f"{name} is missing from the bundle; take the bundle from its source again")
+        if sha256(files[name]) != manifest.files[name]:
+            raise BundleError(
+                f"{name} is not the file that {BUNDLE_FILE} lists (SHA-256 differs); take it from its source again"
+            )
+    thresholds = _thresholds(files[THRESHOLDS_FILE])
+    if sorted(thresholds) != sorted(manifest.categories):
+        raise BundleError(f"{THRESHOLDS_FILE} and {BUNDLE_FILE} do not name the same categories")
+    _check_router(files, len(manifest.categories))
+    return Bundle(files, tuple(manifest.categories), thresholds, sha256(raw), manifest.backbone.form, manifest)
+
+
+def _load_reference(
+    files: Mapping[str, bytes], backbone: Mapping[str, torch.Tensor] | None, form: BackboneForm
+) -> Bundle:
+    for name in (ROUTER_FILE, THRESHOLDS_FILE):
+        if name not in files:
+            raise BundleError(
+                f"{name} is missing: a bundle is a folder with {ROUTER_FILE}, cae_<category>.pth and {THRESHOLDS_FILE}"
+            )
+    thresholds = _thresholds(files[THRESHOLDS_FILE])
+    categories = tuple(sorted(thresholds))  # alphabetical order is the class order of the reference
+    try:
+        check_categories(list(categories))
+    except ValueError as error:
+        raise BundleError(f"{THRESHOLDS_FILE}: {error}") from error
+    for category in categories:
+        if cae_file(category) not in files:
+            raise BundleError(
+                f"{cae_file(category)} is missing, though {THRESHOLDS_FILE} has a threshold for {category}"
+            )
+    if backbone is None:
+        raise BundleError("a folder of the reference's files has no backbone: name its weights with --backbone-weights")
+    _check_router(files, len(categories))
+    needed = {ROUTER_FILE, THRESHOLDS_FILE, *(cae_file(c) for c in categories)}
+    own = {**{name: files[name] for name in sorted(needed)}, BACKBONE_FILE: save_pth(dict(backbone))}
+    digest = hashlib.sha256(f"form {form}\n".encode())
+    for name in sorted(needed):
+        digest.update(f"{name} {sha256(own[name])}\n".encode())
+    for key, tensor in sorted(backbone.items()):  # by content: the bytes of a .pth differ from one torch to another
+        digest.update(key.encode() + tensor.detach().contiguous().numpy().tobytes())
+    warnings = (
+        f"the bundle has no {BUNDLE_FILE}: its files cannot be checked for damage or change",
+        "that these backbone weights are the ones its autoencoders were trained on cannot be verified",
+        "the precision of its calibration is unknown: float32 is assumed",
+    )
+    return Bundle(own, categories, thresholds, digest.hexdigest(), form, None, warnings)
+
+
+def _thresholds(data: bytes) -> dict[str, float]:
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise BundleError(f"{THRESHOLDS_FILE} is not JSON: {error}") from error
+    if not isinstance(content, dict) or not content:
+        raise BundleError(f"{THRESHOLDS_FILE} must be an object of category to threshold")
+    for category, value in content.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise BundleError(
+                f"{THRESHOLDS_FILE}: the threshold of {category!r} must be a positive number, not {value!r}"
+            )
+    return {category: float(value) for category, value in content.items()}
+
+
+def _check_router(files: Mapping[str, bytes], categories: int) -> None:
+    classes = _fit(ROUTER_FILE, lambda: number_of_classes(router_state(load_pth(files, ROUTER_FILE))))
+    if classes != categories:
+        raise BundleError(f"{ROUTER_FILE} tells {classes} categories apart, but {THRESHOLDS_FILE} has {categories}")
+
+
+def _state(files: Mapping[str, bytes], name: str) -> dict[str, torch.Tensor]:
+    return _fit(name, lambda: router_state(load_pth(files, name)))
+
+
+def _fit(name: str, build: Any) -> Any:
+    try:
+        return build()
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{name} does not fit the model: {' '.join(str(error).split())[:300]}") from error
+
+
+def _canonical(content: object) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()

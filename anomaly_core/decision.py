@@ -1,0 +1,42 @@
+"""From score, threshold and routing to what the line does with the part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Decision = Literal["normal", "anomalous", "review", "failed"]
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """How a score becomes a decision.
+
+    reference: the reference's rule and no other, score >= T is anomalous, else normal. min_confidence: below this
+    softmax probability of the router a part that would pass goes to review.
+    """
+
+    reference: bool = False
+    min_confidence: float = 0.5
+
+    def __call__(
+        self,
+        score: float,
+        threshold: float,
+        *,
+        confidence: float,
+        category: str,
+        declared: str | None,
+    ) -> tuple[Decision, str | None]:
+        """The decision and its reason. A doubt never hides a defect: it only keeps a part from passing unseen."""
+        anomalous = score >= threshold
+        if self.reference:
+            return ("anomalous", "score_at_or_above_threshold") if anomalous else ("normal", None)
+        doubts = []
+        if confidence < self.min_confidence:
+            doubts.append("low_routing_confidence")
+        if declared is not None and declared != category:
+            doubts.append("declared_category_disagrees")
+        if anomalous:
+            return "anomalous", ",".join(["score_at_or_above_threshold", *doubts])
+        return ("review", ",".join(doubts)) if doubts else ("normal", None)

@@ -1,0 +1,62 @@
+"""Pictures of an error map, coloured relative to the threshold.
+
+Scaling each picture by its own minimum and maximum makes good parts glow. Here a colour means the same in every
+picture of a category: half the threshold and below is dark, the threshold is orange, twice the threshold is white.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from anomaly_core.scoring import upsample
+
+# (error / threshold, R, G, B, opacity of the overlay): dark violet below, orange at the threshold, white from twice it.
+STOPS = np.array(
+    [
+        (0.00, 8, 6, 28, 0.00),
+        (0.50, 38, 20, 90, 0.00),
+        (0.75, 130, 28, 110, 0.20),
+        (1.00, 236, 104, 32, 0.45),
+        (1.50, 250, 196, 60, 0.60),
+        (2.00, 255, 255, 220, 0.75),
+    ]
+)
+
+
+def relative_map(error_map: npt.ArrayLike, threshold: float, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Error map (28, 28) divided by the threshold and resized as for the score, float32 (height, width).
+
+    size is (width, height) in pixels. Raises ValueError if the threshold is not a positive number.
+    """
+    if not np.isfinite(threshold) or threshold <= 0:
+        raise ValueError(f"a heatmap needs a positive threshold, not {threshold}")
+    large = upsample(torch.from_numpy(np.asarray(error_map, dtype=np.float32))[None])[0].numpy() / threshold
+    if size != large.shape[::-1]:
+        picture = Image.fromarray(large.astype(np.float32))
+        large = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+    return large.astype(np.float32)
+
+
+def heatmap(relative: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Relative map (H, W) to its colours, uint8 (H, W, 3)."""
+    return (
+        np.stack([np.interp(relative, STOPS[:, 0], STOPS[:, c]) for c in (1, 2, 3)], axis=-1).round().astype(np.uint8)
+    )
+
+
+def overlay(relative: npt.NDArray[np.float32], picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The colours laid over the picture (H, W, 3): what lies below half the threshold is left untouched."""
+    opacity = np.interp(relative, STOPS[:, 0], STOPS[:, 4])[..., None]
+    return (picture * (1 - opacity) + heatmap(relative) * opacity).round().astype(np.uint8)
+
+
+def png(picture: npt.NDArray[np.uint8]) -> bytes:
+    """uint8 (H, W, 3) as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()

@@ -1,0 +1,81 @@
+"""One image through the whole method, in one process: what the app shows, from the parts that the job runs."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from anomaly_core.bundle import Bundle
+from anomaly_core.decision import Decision
+from anomaly_core.device import Precision
+from anomaly_core.heatmap import heatmap, overlay, relative_map
+from anomaly_core.preprocess import SIZE, Limits, decode
+from anomaly_core.scoring import CategoryScorer
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of one image. peak: x, y in original pixels.
+
+    picture, heatmap, overlay: uint8 (224, 224, 3).
+    """
+
+    category: str
+    confidence: float
+    score: float
+    threshold: float
+    decision: Decision
+    reason: str | None
+    peak: tuple[float, float]
+    width: int
+    height: int
+    picture: npt.NDArray[np.uint8]
+    heatmap: npt.NDArray[np.uint8]
+    overlay: npt.NDArray[np.uint8]
+
+    @property
+    def margin(self) -> float:
+        """score / threshold: 1 and above is anomalous."""
+        return self.score / self.threshold
+
+
+class Inspector:
+    """A bundle ready to inspect single images; autoencoders are loaded when their category first comes."""
+
+    def __init__(self, bundle: Bundle, device: str, precision: Precision, min_confidence: float = 0.5):
+        self.bundle, self.device, self.precision = bundle, device, precision
+        self.rule = bundle.decision_rule(min_confidence)
+        self._extractor = bundle.extractor(device, precision)
+        self._scorers: dict[str, CategoryScorer] = {}
+        self._lock = threading.Lock()
+
+    def inspect(self, data: bytes, limits: Limits | None = None) -> Inspection:
+        """Score the bytes of one image file. Raises ImageError if it cannot be decoded."""
+        decoded = decode(data, limits, exif_orientation=self.bundle.exif_orientation)
+        with self._lock:  # one image at a time: requests of an app come from many threads
+            routed = self._extractor(decoded.pixels[None])
+            category = self.bundle.categories[int(routed.category[0])]
+            if category not in self._scorers:
+                self._scorers[category] = self.bundle.scorer(category, self.device, self.precision)
+            scored = self._scorers[category](routed.layer2, routed.layer3)
+        score, threshold = float(scored.score[0]), self.bundle.thresholds[category]
+        confidence = float(routed.confidence[0])
+        decision, reason = self.rule(score, threshold, confidence=confidence, category=category, declared=None)
+        relative = relative_map(scored.error_map[0], threshold, (SIZE, SIZE))
+        return Inspection(
+            category=category,
+            confidence=confidence,
+            score=score,
+            threshold=threshold,
+            decision=decision,
+            reason=reason,
+            peak=(float(scored.peak[0, 0] * decoded.width), float(scored.peak[0, 1] * decoded.height)),
+            width=decoded.width,
+            height=decoded.height,
+            picture=decoded.pixels,
+            heatmap=heatmap(relative),
+            overlay=overlay(relative, decoded.pixels),
+        )

@@ -1,0 +1,101 @@
+"""The router: a ResNet-18 fine-tuned to tell the product categories apart (He et al. 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torchvision.models import resnet18
+
+from anomaly_core.folding import fold_batch_norm
+
+ARCHITECTURE = "resnet18"
+NORM_IDENTITY_TOLERANCE = 1e-4
+
+
+def router_state(checkpoint: object) -> dict[str, torch.Tensor]:
+    """The state dict in a checkpoint: either the file itself, or its entry ``model_state_dict``.
+
+    Raises ValueError if there is none.
+    """
+    state = checkpoint
+    if isinstance(checkpoint, Mapping) and "model_state_dict" in checkpoint:
+        state = checkpoint["model_state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ValueError("neither a state dict nor a dict with one under 'model_state_dict'")
+    return dict(state)
+
+
+def number_of_classes(state: Mapping[str, torch.Tensor]) -> int:
+    """Outputs of the last layer. Raises ValueError if the state dict has no ``fc.weight``."""
+    if "fc.weight" not in state:
+        raise ValueError("no 'fc.weight': not a fine-tuned ResNet-18")
+    return int(state["fc.weight"].shape[0])
+
+
+def build_router(classes: int) -> nn.Module:
+    """A ResNet-18 with freshly initialised weights and ``classes`` outputs, in train mode."""
+    model = resnet18(weights=None)
+    model.fc = nn.Linear(model.fc.in_features, classes)
+    return model
+
+
+def load_router(
+    state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The router for inference: eval mode, BatchNorm folded, channels_last, on ``device`` in ``dtype``.
+
+    Raises RuntimeError (from torch) naming the keys if the state dict does not fit.
+    """
+    model = build_router(number_of_classes(state))
+    model.load_state_dict(dict(state), strict=True)
+    folded = fold_batch_norm(model.eval())
+    return folded.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+
+
+def pretrained_router(classes: int, state: Mapping[str, torch.Tensor]) -> tuple[nn.Module, list[nn.Module]]:
+    """A ResNet-18 to be fine-tuned from ImageNet weights, and the norms that must stay in eval mode meanwhile.
+
+    Weights may lack convolutions (they start afresh, each with a fresh norm). Norms that are identity plus bias, as
+    left behind by folding, are kept in eval mode: their statistics say nothing, and batch statistics would undo the fold.
+
+    Raises ValueError naming the keys if anything but ``fc`` and whole convolutions is missing, or a shape differs.
+    """
+    model = build_router(classes)
+    own = model.state_dict()
+    usable = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    unknown = sorted(set(usable) - set(own))
+    shapes = sorted(k for k in usable if k in own and usable[k].shape != own[k].shape)
+    missing = sorted(k for k in own if k not in usable and not k.startswith("fc."))
+    fresh = {k.removesuffix(".weight") for k in missing if "conv" in k and k.endswith(".weight")}
+    norms_missing = [k for k in missing if k.removesuffix(".weight") not in fresh and "num_batches" not in k]
+    if unknown or shapes or norms_missing:
+        raise ValueError(
+            f"not ResNet-18 weights: unknown {unknown[:3]}, shapes {shapes[:3]}, missing {norms_missing[:3]}"
+        )
+    restarted = {name.replace("conv", "bn") for name in fresh}
+    kept = {k: v for k, v in usable.items() if k.rsplit(".", 1)[0] not in restarted}
+    model.load_state_dict(kept, strict=False)
+    frozen = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and name not in restarted and _is_identity(module)
+    ]
+    return model, frozen
+
+
+def route(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, classes) to the class index int64 (N,) and its softmax probability float32 (N,)."""
+    confidence, index = torch.softmax(logits.float(), dim=1).max(dim=1)
+    return index, confidence
+
+
+def _is_identity(norm: nn.BatchNorm2d) -> bool:
+    assert norm.running_mean is not None and norm.running_var is not None
+    deviation = max(
+        float((norm.weight.detach() - 1).abs().max()),
+        float(norm.running_mean.abs().max()),
+        float((norm.running_var - 1).abs().max()),
+    )
+    return deviation < NORM_IDENTITY_TOLERANCE and bool(norm.bias.detach().abs().max() > 0)

@@ -1,0 +1,217 @@
+"""Fitting the router and the autoencoders, from images held as arrays or memory maps."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from anomaly_core.cae import CAE
+from anomaly_core.device import DTYPES, Precision
+from anomaly_core.features import Backbone, assemble
+from anomaly_core.preprocess import normalise
+from anomaly_core.router import build_router, pretrained_router, route
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a bundle is trained. Rates are Adam's; batches count images."""
+
+    name: str
+    router_epochs: int = 5
+    router_rate: float = 1e-4
+    router_batch: int = 32
+    cae_epochs: int = 15
+    cae_rate: float = 1e-3
+    cae_batch: int = 8
+    threshold_rule: str = "mean_plus_3sigma"
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "reference": Recipe("reference"),
+    # For random backbone and router weights, as in the demo: the router starts from nothing, so it learns faster and
+    # longer; the small sets of the demo give few steps an epoch, so the CAE's batch is smaller.
+    "from-scratch": Recipe("from-scratch", router_epochs=12, router_rate=1e-3, router_batch=16, cae_batch=4),
+}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model: its state dict on the CPU, mean loss per epoch, the epoch kept (0-based), seconds."""
+
+    state: dict[str, torch.Tensor]
+    losses: list[float]
+    best_epoch: int
+    seconds: float
+
+
+def fit_router(
+    pixels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    initial: Mapping[str, torch.Tensor],
+    recipe: Recipe,
+    *,
+    device: str,
+    precision: Precision,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Fitted, int, float]:
+    """Fine-tune a ResNet-18 with cross-entropy; the epoch with the lowest mean training loss is kept.
+
+    pixels: uint8 (N, 224, 224, 3), may be a memory map. labels: int64 (N,), class indices. initial: ImageNet weights
+    (see pretrained_router), or an empty mapping to start from nothing.
+
+    Returns the fit, the number of norms kept in eval mode, and the accuracy on the training images in eval mode.
+    """
+    start = time.monotonic()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, frozen = pretrained_router(classes, initial) if initial else _fresh_router(classes)
+    model.to(device).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.router_rate)
+    generator = np.random.default_rng(seed)
+    best, losses = _Best(), []
+    for epoch in range(recipe.router_epochs):
+        model.train()
+        for norm in frozen:
+            norm.eval()
+        total = 0.0
+        for rows in _batches(len(pixels), recipe.router_batch, generator):
+            images = normalise(torch.tensor(pixels[np.sort(rows)], device=device))
+            target = torch.from_numpy(labels[np.sort(rows)]).to(device)
+            optimiser.zero_grad(set_to_none=True)
+            with _autocast(device, precision):
+                logits = model(images)
+            loss = F.cross_entropy(logits.float(), target)
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach()) * len(rows)
+        losses.append(total / len(pixels))
+        best.offer(losses[-1], epoch, model)
+        if progress:
+            progress(epoch + 1, recipe.router_epochs)
+    model.load_state_dict(best.state)
+    accuracy = _accuracy(model, pixels, labels, device, precision)
+    return Fitted(best.state, losses, best.epoch, time.monotonic() - start), len(frozen), accuracy
+
+
+def fit_cae(
+    layer2: torch.Tensor,
+    layer3: torch.Tensor,
+    recipe: Recipe,
+    *,
+    device: str,
+    precision: Precision,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Fit the autoencoder of one category to normal images by mean squared error; the best epoch is kept.
+
+    layer2 (N, 512, 28, 28), layer3 (N, 1024, 14, 14): frozen features of the normal training images, on the CPU, may
+    be memory-mapped. Weights and optimiser are float32; with bfloat16 the products are taken in it (autocast).
+    """
+    start = time.monotonic()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CAE()
+    model.to(device).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.cae_rate)
+    generator = np.random.default_rng(seed)
+    best, losses = _Best(), []
+    for epoch in range(recipe.cae_epochs):
+        total = 0.0
+        for rows in _batches(len(layer2), recipe.cae_batch, generator):
+            index = torch.from_numpy(rows)
+            features = assemble(layer2[index].to(device), layer3[index].to(device))
+            features = features.contiguous(memory_format=torch.channels_last)
+            optimiser.zero_grad(set_to_none=True)
+            with _autocast(device, precision):
+                reconstruction = model(features)
+            loss = F.mse_loss(reconstruction.float(), features.float())
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach()) * len(rows)
+        losses.append(total / len(layer2))
+        best.offer(losses[-1], epoch, model)
+        if progress:
+            progress(epoch + 1, recipe.cae_epochs)
+    return Fitted(best.state, losses, best.epoch, time.monotonic() - start)
+
+
+@torch.inference_mode()
+def extract_layers(
+    pixels: npt.NDArray[np.uint8],
+    backbone: Backbone,
+    layer2: torch.Tensor,
+    layer3: torch.Tensor,
+    *,
+    device: str,
+    precision: Precision,
+    micro_batch: int = 32,
+    progress: Progress | None = None,
+) -> None:
+    """Fill layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14), each image once. They may be memory-mapped."""
+    for start in range(0, len(pixels), micro_batch):
+        rows = slice(start, min(start + micro_batch, len(pixels)))
+        images = normalise(torch.tensor(pixels[rows], device=device), DTYPES[precision])
+        two, three = backbone(images)
+        layer2[rows], layer3[rows] = two.cpu(), three.cpu()
+        if progress:
+            progress(rows.stop, len(pixels))
+
+
+class _Best:
+    """The state dict of the epoch with the lowest loss so far."""
+
+    def __init__(self) -> None:
+        self.loss, self.epoch = float("inf"), -1
+        self.state: dict[str, torch.Tensor] = {}
+
+    def offer(self, loss: float, epoch: int, model: nn.Module) -> None:
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"training diverged: the loss of epoch {epoch + 1} is {loss}")
+        if loss < self.loss:
+            self.loss, self.epoch = loss, epoch
+            state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+            self.state = copy.deepcopy(state)
+
+
+def _fresh_router(classes: int) -> tuple[nn.Module, Sequence[nn.Module]]:
+    return build_router(classes), []
+
+
+def _batches(count: int, size: int, generator: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
+    order = generator.permutation(count)
+    for start in range(0, count, size):
+        rows = order[start : start + size]
+        if len(rows) == 1 and count > 1:
+            rows = order[start - 1 : start + 1]  # batch statistics of one image at 1 x 1 are not defined
+        yield rows
+
+
+def _autocast(device: str, precision: Precision) -> torch.autocast:
+    return torch.autocast(device_type=device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@torch.inference_mode()
+def _accuracy(
+    model: nn.Module, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], device: str, precision: Precision
+) -> float:
+    model.eval()
+    right = 0
+    for start in range(0, len(pixels), 64):
+        images = normalise(torch.tensor(pixels[start : start + 64], device=device))
+        with _autocast(device, precision):
+            index, _ = route(model(images))
+        right += int((index.cpu().numpy() == labels[start : start + 64]).sum())
+    return right / len(pixels)

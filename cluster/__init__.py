@@ -1,0 +1,1 @@
+"""How the audit runs on many machines."""

@@ -1,0 +1,5 @@
+"""``python -m jobs``: the command line, for ``ray job submit``."""
+
+from jobs.cli import main
+
+main()

@@ -1,0 +1,70 @@
+"""Which objects a manifest may name. Its URIs are untrusted: they come from whoever wrote the manifest."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from jobs.storage import parent, path_of, scheme_of
+
+
+class NotAllowed(Exception):
+    """A URI outside the allow-list; the message says why."""
+
+
+@dataclass(frozen=True)
+class AllowList:
+    """The prefixes that images may come from, each on a whole path component.
+
+    base: folder of the manifest, against which a URI without scheme is resolved.
+    """
+
+    prefixes: tuple[str, ...]
+    base: str
+
+    @classmethod
+    def of(cls, manifest: str, allowed: Sequence[str]) -> AllowList:
+        """The operator's prefixes; by default the bucket (s3://) or the folder that holds the manifest."""
+        base = parent(manifest)
+        if allowed:
+            return cls(tuple(allowed), base)
+        if scheme_of(manifest) == "file":
+            return cls((base,), base)
+        return cls((_root(manifest),), base)
+
+    def resolve(self, uri: str) -> str:
+        """The URI to read. Raises NotAllowed if it leads, or could lead, outside the allowed prefixes."""
+        if "://" not in uri and not uri.startswith("/"):
+            uri = f"{self.base}/{uri}"
+        scheme = scheme_of(uri)
+        if scheme == "file":
+            return self._local(path_of(uri))
+        if ".." in uri.split("/"):
+            raise NotAllowed("'..' in the path")
+        if "\\" in uri or "@" in urlsplit(uri).netloc:
+            raise NotAllowed("backslash or user name in the address")
+        for prefix in self.prefixes:
+            if scheme_of(prefix) != scheme:
+                continue
+            wanted = prefix.rstrip("/")
+            if uri.lower().startswith(scheme) and (uri == wanted or uri.startswith(wanted + "/")):
+                return uri
+        raise NotAllowed(f"outside the allowed prefixes ({', '.join(self.prefixes)}); see --allow")
+
+    def _local(self, path: str) -> str:
+        real = os.path.realpath(path)
+        for prefix in self.prefixes:
+            if scheme_of(prefix) != "file":
+                continue
+            root = os.path.realpath(path_of(prefix))
+            if real == root or real.startswith(root.rstrip("/") + "/"):
+                return real
+        raise NotAllowed(f"outside the allowed folders ({', '.join(self.prefixes)}); see --allow")
+
+
+def _root(uri: str) -> str:
+    parts = urlsplit(uri)
+    return posixpath.join(f"{parts.scheme}://{parts.netloc}", "")

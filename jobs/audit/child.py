@@ -1,0 +1,82 @@
+"""Decoding in a process that can be killed: for shards whose first attempt killed or hung its worker."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from multiprocessing.connection import Connection
+from typing import Any
+
+from anomaly_core.preprocess import Decoded, ImageError, Limits, decode
+
+MEMORY_BYTES = 4 * 2**30
+
+
+class DecodingChild:
+    """A child process that decodes one image after the other, and is started again after an image that kills it."""
+
+    def __init__(self, limits: Limits, exif_orientation: bool):
+        self._arguments = (limits, exif_orientation)
+        self._process: Any = None
+        self._pipe: Connection | None = None
+
+    def decode(self, data: bytes, timeout: float) -> Decoded:
+        """Decode within ``timeout`` seconds and a memory cap.
+
+        Raises ImageError: of the decoder itself, or ``decoder_died``, ``decode_timeout``.
+        """
+        pipe = self._start()
+        pipe.send_bytes(data)
+        if not pipe.poll(timeout):
+            self.close()
+            raise ImageError("decode_timeout", f"not decoded within {timeout:g} s")
+        try:
+            answer = pipe.recv()
+        except EOFError as error:
+            code = self._end()
+            raise ImageError("decoder_died", f"decoding this image ended its process (exit status {code})") from error
+        if isinstance(answer, ImageError):
+            raise answer
+        assert isinstance(answer, Decoded)
+        return answer
+
+    def close(self) -> None:
+        """Kill the child; the next image starts another."""
+        if self._process is not None:
+            self._process.kill()
+            self._end()
+
+    def _start(self) -> Connection:
+        if self._pipe is None:
+            context = multiprocessing.get_context("spawn")
+            self._pipe, far = context.Pipe()
+            self._process = context.Process(target=_serve, args=(far, *self._arguments), daemon=True)
+            self._process.start()
+            far.close()
+            # Importing the decoder takes seconds and is not the image's fault, so it comes before the clock starts.
+            assert self._pipe.recv() == "ready"
+        return self._pipe
+
+    def _end(self) -> int | None:
+        self._process.join()
+        code: int | None = self._process.exitcode
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+        return code
+
+
+def _serve(pipe: Connection, limits: Limits, exif_orientation: bool) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    pipe.send("ready")
+    while True:
+        try:
+            data = pipe.recv_bytes()
+        except EOFError:
+            return
+        try:
+            pipe.send(decode(data, limits, exif_orientation=exif_orientation))
+        except ImageError as error:
+            pipe.send(error)
+        except MemoryError:
+            pipe.send(ImageError("corrupt_image", f"decoding needs more than {MEMORY_BYTES:,} bytes of memory"))

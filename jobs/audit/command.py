@@ -1,0 +1,112 @@
+"""``line-audit audit``: checks the settings, shows progress, ends with the summary and the exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import Counter
+from types import FrameType
+from typing import Any
+
+from pydantic import ValidationError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from jobs.audit import exits
+from jobs.audit.config import AuditConfig, ErrorBudget
+from jobs.audit.exits import AuditError
+from jobs.audit.plan import Plan
+from jobs.audit.run import Outcome, Watcher, audit, dry_run, exit_code
+from jobs.audit.summary import print_plan, print_summary
+from jobs.cli import complain, console, note
+
+GRACE_SECONDS = 2.0
+
+
+def run_command(settings: dict[str, Any], max_failed: str, *, dry_run: bool = False) -> int:
+    """Run the audit from settings as typed; returns the exit code."""
+    try:
+        config = AuditConfig(**settings, max_failed=ErrorBudget.parse(max_failed))
+    except ValidationError as error:
+        for problem in error.errors():
+            option = "--" + str(problem["loc"][0]).replace("_", "-")
+            complain(f"{option} {problem['input']}: {problem['msg']}")
+        return exits.USAGE
+    except ValueError as error:
+        complain(str(error))
+        return exits.USAGE
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if dry_run:
+            _dry_run(config)
+            return exits.COMMITTED
+        outcome = _with_progress(config)
+    except KeyboardInterrupt:
+        complain("interrupted; the same command resumes the run")
+        _leave_soon(exits.INTERRUPTED)
+        return exits.INTERRUPTED
+    except Exception as error:
+        code = exit_code(error)
+        if code == exits.FAILED and not isinstance(error, AuditError):
+            traceback.print_exc()
+        complain(_message(error))
+        console.print(f"exit status {code}: {exits.MEANING[code]}", markup=False)
+        return code
+    print_summary(config, outcome)
+    return outcome.code
+
+
+def _with_progress(config: AuditConfig) -> Outcome:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[seen]}"),
+    )
+    totals: Counter[str] = Counter()
+    with Progress(*columns, console=console, transient=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("preparing", total=None, seen="")
+
+        def planned(plan: Plan) -> None:
+            missing = set(plan.missing)
+            done = sum(s.rows for s in plan.frozen.shards if s.index not in missing)
+            progress.update(task, description="images", total=plan.frozen.rows, completed=done)
+            console.print(
+                f"run {plan.record.run_id}: {plan.frozen.rows:,} rows in {len(plan.frozen.shards):,} shards, "
+                f"{len(missing):,} to do"
+                + (f" (resumed, start {plan.record.starts + 1})" if plan.record.starts else ""),
+                markup=False,
+            )
+
+        def shard_done(rows: int, counts: dict[str, int]) -> None:
+            totals.update(counts)
+            progress.update(task, advance=rows, seen=", ".join(f"{n} {word}" for word, n in sorted(totals.items())))
+
+        return audit(config, Watcher(said=note, planned=planned, shard_done=shard_done))
+
+
+def _dry_run(config: AuditConfig) -> None:
+    frozen, bundle, precision, folder = dry_run(config)
+    print_plan(config, frozen, bundle, precision, folder)
+
+
+def _message(error: BaseException) -> str:
+    # Ray wraps what a worker raised in a page of traceback; the person needs its last line.
+    cause: BaseException | None = getattr(error, "cause", None)
+    text = str(cause or error).strip()
+    return text.splitlines()[-1] if text else type(error).__name__
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _leave_soon(code: int) -> None:
+    # ``ray job stop`` kills after three seconds; shutting Ray down politely may take longer.
+    timer = threading.Timer(GRACE_SECONDS, os._exit, args=(code,))
+    timer.daemon = True
+    timer.start()

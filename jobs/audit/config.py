@@ -1,0 +1,102 @@
+"""What an audit is asked to do: one frozen object, checked at the door."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from anomaly_core.features import BackboneForm
+from jobs.storage import normal
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class ErrorBudget(BaseModel):
+    """How many rows may fail: a share of the manifest (such as 0.01), or a count."""
+
+    model_config = ConfigDict(frozen=True)
+    share: float | None = None
+    count: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ErrorBudget:
+        """``1%``, ``0.01`` or ``25``. Raises ValueError for anything else."""
+        try:
+            if text.endswith("%"):
+                share = float(text[:-1]) / 100
+            elif "." in text:
+                share = float(text)
+            else:
+                return cls(count=_not_negative(int(text)))
+        except ValueError as error:
+            raise ValueError(f"--max-failed {text}: write a share such as 1% or 0.01, or a count such as 25") from error
+        if not 0 <= share <= 1:
+            raise ValueError(f"--max-failed {text}: a share is between 0% and 100%")
+        return cls(share=share)
+
+    def exceeded(self, failed: int, rows: int) -> bool:
+        """Whether that many failed rows are too many."""
+        return failed > (self.count if self.count is not None else (self.share or 0.0) * rows)
+
+    def __str__(self) -> str:
+        return f"{self.count}" if self.count is not None else f"{100 * (self.share or 0):g}%"
+
+
+class AuditConfig(BaseModel):
+    """Every setting of a run. ``result_settings`` are those that change a result and so belong to its fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest: str
+    bundle: str
+    output: str
+    run_date: date | None = None
+    name: str = "audit"
+    heatmaps: Literal["anomalous", "all", "none"] = "anomalous"
+    format: Literal["parquet", "csv", "jsonl"] | None = None
+    limit: int | None = Field(default=None, ge=1)
+    shard_rows: int | None = Field(default=None, ge=1, le=4096)
+    allow: tuple[str, ...] = ()
+    max_failed: ErrorBudget = ErrorBudget(share=0.01)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    trust_declared: bool = False
+    min_confidence: float = Field(default=0.5, ge=0, le=1)
+    backbone_weights: str | None = None
+    backbone_form: BackboneForm | None = None
+    accept_code_change: bool = False
+    max_bytes: int = Field(default=64 * 2**20, ge=1)
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    micro_batch: int = Field(default=32, ge=1)
+    fetch_threads: int = Field(default=16, ge=1, le=256)
+    decode_timeout: float = Field(default=30.0, gt=0)
+    scorers: int | None = Field(default=None, ge=1)
+    object_store_memory: int = Field(default=2 * 2**30, ge=256 * 2**20)
+
+    @field_validator("manifest", "bundle", "output")
+    @classmethod
+    def _one_spelling(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must not be empty")
+        return normal(value)
+
+    @field_validator("name")
+    @classmethod
+    def _fit_for_a_folder(cls, value: str) -> str:
+        if not NAME.fullmatch(value):
+            raise ValueError("only letters, digits, '_' and '-', at most 64")
+        return value
+
+    def result_settings(self) -> dict[str, object]:
+        """The settings that change a result, for the fingerprint."""
+        names = ("heatmaps", "limit", "allow", "trust_declared", "min_confidence", "max_bytes", "max_pixels")
+        return {name: self.model_dump(mode="json")[name] for name in names}
+
+
+def _not_negative(value: int) -> int:
+    if value < 0:
+        raise ValueError("negative")
+    return value

@@ -1,0 +1,35 @@
+"""The exit codes of the audit. Schedulers must not retry 2, 3 and 5."""
+
+from __future__ import annotations
+
+COMMITTED = 0
+FAILED = 1
+USAGE = 2
+BUDGET_EXCEEDED = 3
+NO_ACCESS = 4
+SELF_TEST = 5
+LOCKED = 6
+INTERRUPTED = 130
+
+MEANING = {
+    COMMITTED: "committed, failures within the error budget",
+    FAILED: "unexpected failure, a rerun resumes",
+    USAGE: "bad arguments, configuration or bundle files, nothing started",
+    BUDGET_EXCEEDED: "committed, error budget exceeded",
+    NO_ACCESS: "no access to storage, a rerun resumes",
+    SELF_TEST: "the bundle failed its self-test, nothing scored",
+    LOCKED: "another process holds this run",
+    INTERRUPTED: "interrupted, a rerun resumes",
+}
+
+
+class AuditError(Exception):
+    """An audit that ends here, with the code to exit with and what a person should do."""
+
+    def __init__(self, code: int, message: str):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[AuditError], tuple[int, str]]:
+        return type(self), (self.code, self.message)

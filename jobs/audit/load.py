@@ -1,0 +1,157 @@
+"""Stage 1, on CPUs: the rows of a shard, their bytes, and the 224 x 224 picture of each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from manifests.freeze import read_shard
+
+from anomaly_core.preprocess import ImageError, Limits, decode
+from jobs.access import AllowList
+from jobs.audit.child import DecodingChild
+from jobs.audit.fetch import FetchError, fetch
+from jobs.storage import StorageAccessError, filesystem, join, path_of
+
+# When this many images of a shard are denied one after the other, it is the prefix, not the image.
+DENIED_IN_A_ROW = 20
+
+LOADED = (
+    pa.field("sha256", pa.string()),
+    pa.field("error_stage", pa.string()),
+    pa.field("error_code", pa.string()),
+    pa.field("error_message", pa.string()),
+    pa.field("attempts", pa.int32()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("pixels", pa.large_binary()),
+)
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """What the load stage needs to know of the run."""
+
+    manifest_uri: str
+    allowed: AllowList
+    limits: Limits
+    exif_orientation: bool
+    threads: int
+    decode_timeout: float
+
+
+class Load:
+    """A shard descriptor (shard, part, row_group, rows) to its rows with pixels, or with the reason of failure.
+
+    On a second attempt at the same shard, whose first killed or hung its worker, every image is decoded in a child
+    process that can be killed: the image that did it costs its row, and the others are scored.
+    """
+
+    def __init__(self, settings: LoadSettings, registry: Any):
+        self.settings, self.registry = settings, registry
+
+    def __call__(self, descriptor: pa.Table) -> pa.Table:
+        """One descriptor row in, one table of the shard out. Raises StorageAccessError if storage refuses us."""
+        (shard,) = descriptor.to_pylist()
+        start = time.monotonic()
+        attempt = ray.get(self.registry.begin.remote(shard["shard"]))
+        with filesystem(self.settings.manifest_uri).open(
+            path_of(join(self.settings.manifest_uri, shard["part"]))
+        ) as file:
+            rows = read_shard(file, shard["row_group"])
+        if len(rows) != shard["rows"]:
+            raise RuntimeError(
+                f"shard {shard['shard']}: {len(rows)} rows in the frozen manifest, {shard['rows']} planned"
+            )
+        loaded = list(self._images(rows.to_pylist(), careful=attempt > 1))
+        table = pa.Table.from_pylist(loaded, schema=pa.schema(LOADED))
+        for field in LOADED:
+            rows = rows.append_column(field, table[field.name])
+        self.registry.spent.remote("load", time.monotonic() - start)
+        return rows
+
+    def _images(self, rows: list[dict[str, Any]], careful: bool) -> Iterator[dict[str, Any]]:
+        denied = 0
+        child = DecodingChild(self.settings.limits, self.settings.exif_orientation) if careful else None
+        pool = ThreadPoolExecutor(self.settings.threads)
+        try:
+            if child is not None:
+                fetched = [pool.submit(self._bytes, row) for row in rows]
+                results = (self._decode(f.result(), child) for f in fetched)
+            else:
+                results = _in_time([pool.submit(self._image, row) for row in rows], self.settings.decode_timeout)
+            for result in results:
+                denied = denied + 1 if result["error_code"] == "access_denied" else 0
+                if denied >= DENIED_IN_A_ROW:
+                    raise StorageAccessError(
+                        f"{denied} images one after the other were denied, the last: {result['error_message']}; "
+                        "check the permissions of this prefix"
+                    )
+                yield result
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if child is not None:
+                child.close()
+
+    def _image(self, row: dict[str, Any]) -> dict[str, Any]:
+        return self._decode(self._bytes(row), None)
+
+    def _bytes(self, row: dict[str, Any]) -> tuple[bytes | None, dict[str, Any]]:
+        result = _blank()
+        if row["problem_code"] is not None:
+            _fail(result, "manifest", row["problem_code"], row["problem_message"])
+            return None, result
+        try:
+            fetched = fetch(row["uri"], self.settings.allowed, self.settings.limits.max_bytes)
+        except FetchError as error:
+            result["attempts"] = error.attempts
+            _fail(result, "fetch", error.code, error.message)
+            return None, result
+        result["attempts"] = fetched.attempts
+        result["sha256"] = hashlib.sha256(fetched.data).hexdigest()
+        return fetched.data, result
+
+    def _decode(self, fetched: tuple[bytes | None, dict[str, Any]], child: DecodingChild | None) -> dict[str, Any]:
+        data, result = fetched
+        if data is None:
+            return result
+        try:
+            if child is not None:
+                image = child.decode(data, self.settings.decode_timeout)
+            else:
+                image = decode(data, self.settings.limits, exif_orientation=self.settings.exif_orientation)
+        except ImageError as error:
+            _fail(result, "decode", error.code, error.message)
+        else:
+            result.update(width=image.width, height=image.height, pixels=image.pixels.tobytes())
+        return result
+
+
+def _blank() -> dict[str, Any]:
+    return {field.name: 0 if field.name == "attempts" else None for field in LOADED}
+
+
+def _fail(result: dict[str, Any], stage: str, code: str, message: str) -> None:
+    result.update(error_stage=stage, error_code=code, error_message=message)
+
+
+def _in_time(futures: list[Any], timeout: float) -> Iterator[dict[str, Any]]:
+    # A decoder that hangs holds its thread for ever. This process is then given up; Ray runs the shard again, carefully.
+    # Fetches have time-outs and finite retries of their own, so the wait allows for the longest of them.
+    for future in futures:
+        try:
+            yield future.result(timeout=timeout + 300)
+        except FutureTimeout:
+            print(
+                "line-audit: an image hangs its decoder; this worker ends and its shard is tried again", file=sys.stderr
+            )
+            os._exit(70)

@@ -1,0 +1,115 @@
+"""One process a run. The lock is an object that the storage creates for one of two who ask at once.
+
+What is guaranteed: of processes that start together one gets the lock; a lock whose owner is dead on this machine is
+taken over at once, any other when its heartbeat is older than STALE_SECONDS by the clocks of the two machines. What is
+not: a process that sleeps longer than that and wakes up does not know it at the same moment; so the owner looks again
+before it commits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from jobs.audit.exits import LOCKED, AuditError
+from jobs.storage import create, delete, read_bytes, write_bytes
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 90.0
+
+
+class RunLock:
+    """A context in which this process, and no other, may work on a run."""
+
+    def __init__(self, uri: str, heartbeat: float = HEARTBEAT_SECONDS, stale: float = STALE_SECONDS):
+        self.uri, self.heartbeat, self.stale = uri, heartbeat, stale
+        self.token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
+
+    def __enter__(self) -> RunLock:
+        while not create(self.uri, self._content()):
+            owner = self._owner()
+            if owner is not None and not _is_stale(owner, self.stale):
+                raise AuditError(
+                    LOCKED,
+                    f"another process holds this run: pid {owner.get('pid')} on {owner.get('host')}, "
+                    f"last heard of {time.time() - owner['beat']:.0f} s ago ({self.uri})",
+                )
+            if owner is not None:
+                delete(self.uri)  # then ask the storage again: of two that take over, one creates
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        owner = self._owner()
+        if owner is not None and owner.get("token") == self.token:
+            delete(self.uri)
+
+    def check(self) -> None:
+        """Raises AuditError if the lock is no longer ours: then nothing may be committed."""
+        owner = self._owner()
+        if owner is None or owner.get("token") != self.token:
+            raise AuditError(LOCKED, f"the lock of this run was taken over by another process ({self.uri})")
+
+    def _content(self) -> bytes:
+        return json.dumps({**_identity(), "token": self.token, "beat": time.time()}).encode()
+
+    def _owner(self) -> dict[str, Any] | None:
+        try:
+            owner = json.loads(read_bytes(self.uri))
+        except FileNotFoundError:
+            return None
+        except ValueError:  # written halfway by an owner that was killed
+            return {"beat": 0.0}
+        return owner if isinstance(owner, dict) and "beat" in owner else {"beat": 0.0}
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self.heartbeat):
+            try:
+                owner = self._owner()
+                if owner is None or owner.get("token") != self.token:
+                    return
+                write_bytes(self.uri, self._content())
+            except Exception as error:
+                # A missed beat is no reason to end the run: the lock only grows older, and check() decides.
+                print(f"line-audit: the run's lock could not be renewed: {error}", flush=True)
+
+
+def _identity() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "namespace": _namespace(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+    }
+
+
+def _is_stale(owner: dict[str, Any], stale: float) -> bool:
+    if owner.get("host") == socket.gethostname() and owner.get("namespace") == _namespace():
+        try:
+            process = psutil.Process(int(owner["pid"]))
+            return abs(process.create_time() - owner["started"]) > 1 or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+    return bool(time.time() - owner["beat"] > stale)
+
+
+def _namespace() -> str:
+    # Process ids mean something only within one boot of one pid namespace; a container has its own.
+    try:
+        return f"{os.readlink('/proc/self/ns/pid')} {int(psutil.boot_time())}"
+    except OSError:
+        return f"no-namespace {int(psutil.boot_time())}"

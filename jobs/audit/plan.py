@@ -1,0 +1,223 @@
+"""Which run this is: a new one, whose manifest is frozen now, or one that was begun and goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from manifests.freeze import FrozenManifest, freeze
+from manifests.schema import ManifestError
+
+from anomaly_core.bundle import Bundle
+from jobs.audit.config import AuditConfig
+from jobs.audit.exits import USAGE, AuditError
+from jobs.audit.extract import DECIDED
+from jobs.audit.load import LOADED
+from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record
+from jobs.audit.results import RESERVED
+from jobs.audit.write import shard_name
+from jobs.storage import download, exists, filesystem, join, listing, path_of, scratch, upload
+
+# Names that the stages use between them; a manifest must not bring its own.
+_INTERNAL = frozenset(f.name for f in (*LOADED, *DECIDED)) | {"problem_code", "problem_message"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run ready to be worked on. missing: the shards that have no file yet."""
+
+    folder: RunFolder
+    record: RunRecord
+    frozen: FrozenManifest
+    missing: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def choose_folder(config: AuditConfig, bundle: Bundle) -> RunFolder:
+    """The run's folder. Without a date, an unfinished run of the same manifest and bundle comes before a new one."""
+    if config.run_date is not None:
+        return RunFolder(config.output, config.run_date.isoformat(), config.name)
+    for run_date in sorted(_dates(config.output), reverse=True):
+        folder = RunFolder(config.output, run_date, config.name)
+        record = read_record(folder)
+        if record is None or exists(folder.success):
+            continue
+        if record.manifest == config.manifest and record.parts["bundle"] == bundle.digest:
+            return folder
+    return RunFolder(config.output, date.today().isoformat(), config.name)
+
+
+def parts_of(config: AuditConfig, bundle: Bundle, precision: str, frozen: FrozenManifest) -> dict[str, Any]:
+    """What the fingerprint of a run is made of."""
+    return {
+        "manifest": frozen.digest,
+        "bundle": bundle.digest,
+        "precision": precision,
+        "settings": config.result_settings(),
+        "code": code_version(),
+    }
+
+
+def check_same(
+    config: AuditConfig, record: RunRecord, parts: dict[str, Any], *, finished: bool
+) -> list[dict[str, Any]]:
+    """Hold what is asked now against what the run is bound to.
+
+    Returns the code changes to record. Raises AuditError saying what differs. Of a finished run nothing is computed
+    any more, so other code does not matter.
+    """
+    differs = [
+        f"{key}: {record.parts[key]} then, {parts[key]} now"
+        for key in ("bundle", "precision")
+        if record.parts[key] != parts[key]
+    ]
+    then, asked = record.parts["settings"], parts["settings"]
+    differs += [f"{key}: {then.get(key)} then, {asked[key]} now" for key in asked if then.get(key) != asked[key]]
+    if record.manifest != config.manifest:
+        differs.insert(0, f"manifest: {record.manifest} then, {config.manifest} now")
+    if differs:
+        raise AuditError(
+            USAGE,
+            f"run {record.run_id} exists and is bound to what it began with; {'; '.join(differs)}. "
+            "Repeat the command as it was, or choose another --name or --run-date",
+        )
+    if record.parts["code"] == parts["code"] or finished:
+        return []
+    if record.code_changes and record.code_changes[-1]["to"] == parts["code"]:
+        return []
+    if not config.accept_code_change:
+        changed = [k for k in parts["code"] if record.parts["code"].get(k) != parts["code"][k]]
+        raise AuditError(
+            USAGE,
+            f"run {record.run_id} was begun with another version of the code ({', '.join(changed)}): finish it with that "
+            "version, or accept that its rows come from two with --accept-code-change",
+        )
+    return [{"at": now(), "to": parts["code"]}]
+
+
+def new_run(
+    config: AuditConfig, bundle: Bundle, folder: RunFolder, precision: str, device: str
+) -> tuple[RunRecord, FrozenManifest]:
+    """Freeze the manifest and write the record; until the record is there, there is no such run.
+
+    Raises AuditError naming what is wrong with the manifest.
+    """
+    with scratch() as local:
+        frozen = freeze_manifest(config, local)
+        for part in sorted((local / "frozen").iterdir()):
+            upload(part, join(folder.manifest, part.name))
+    parts = parts_of(config, bundle, precision, frozen)
+    record = RunRecord(
+        run_id=folder.run_id,
+        manifest=config.manifest,
+        source_sha256=frozen.source_sha256,
+        bundle=config.bundle,
+        device=device,
+        fingerprint=fingerprint(parts),
+        parts=parts,
+        frozen=frozen.to_dict(),
+        results=folder.results,
+        created_at=now(),
+        warnings=list(bundle.warnings),
+    )
+    record.save(folder)
+    return record, frozen
+
+
+def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:
+    """Download the manifest and freeze it into ``local/frozen``. Raises AuditError."""
+    source = local / config.manifest.rpartition("/")[2]
+    try:
+        download(config.manifest, source)
+        frozen = freeze(
+            source,
+            local / "frozen",
+            format=config.format,
+            shard_rows=config.shard_rows,
+            limit=config.limit,
+            reserved=RESERVED | _INTERNAL,
+        )
+    except FileNotFoundError as error:
+        raise AuditError(USAGE, f"{config.manifest}: there is no such manifest") from error
+    except (ManifestError, IsADirectoryError) as error:
+        raise AuditError(USAGE, f"{config.manifest}: {error}") from error
+    _check_carried(config.manifest, frozen.extras)
+    return frozen
+
+
+def source_warning(config: AuditConfig, record: RunRecord) -> list[str]:
+    """A warning if the manifest was changed since it was frozen; the frozen one is used all the same."""
+    with scratch() as local:
+        try:
+            download(config.manifest, local / "manifest")
+        except FileNotFoundError:
+            return ["the manifest is gone; the run goes on with the frozen one"]
+        with open(local / "manifest", "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest == record.source_sha256:
+        return []
+    return ["the manifest was changed since this run began; the run goes on with the frozen one"]
+
+
+def missing_shards(folder: RunFolder, record: RunRecord, frozen: FrozenManifest) -> tuple[int, ...]:
+    """The shards without a file. A file that is not of this run, or not whole, counts as missing."""
+    present = {entry.relative_path for entry in listing(folder.shards)}
+    there = [shard for shard in frozen.shards if shard_name(shard.index) in present]
+    with ThreadPoolExecutor(16) as pool:
+        good = pool.map(lambda shard: _is_good(folder, record, shard.index, shard.rows), there)
+        done = {shard.index for shard, ok in zip(there, good, strict=True) if ok}
+    return tuple(shard.index for shard in frozen.shards if shard.index not in done)
+
+
+def _is_good(folder: RunFolder, record: RunRecord, shard: int, rows: int) -> bool:
+    uri = join(folder.shards, shard_name(shard))
+    try:
+        with filesystem(uri).open(path_of(uri)) as file:
+            footer = pq.read_metadata(file)
+    except pa.ArrowInvalid:
+        return False
+    metadata = footer.metadata or {}
+    return footer.num_rows == rows and metadata.get(b"line_audit.fingerprint") == record.fingerprint.encode()
+
+
+def _check_carried(manifest: str, extras: pa.Schema) -> None:
+    # The commit sorts with DuckDB; a type that it cannot hold without loss is refused now, not after the night's work.
+    for field in extras:
+        try:
+            with duckdb.connect() as connection:
+                table = pa.table({"c": pa.array([], field.type)})
+                back = connection.from_arrow(table).to_arrow_table().schema.field("c").type
+            same = back == field.type or pa.array([], back).cast(field.type).type == field.type
+            if pa.types.is_timestamp(field.type) and pa.types.is_timestamp(back):
+                same = back.unit == field.type.unit
+        except (duckdb.Error, pa.ArrowException) as error:
+            same, back = False, type(error).__name__
+        if not same:
+            raise AuditError(
+                USAGE,
+                f"{manifest}: column {field.name!r} of type {field.type} cannot be carried ({back}): cast or drop it",
+            )
+
+
+def _dates(output: str) -> set[str]:
+    found = set()
+    for entry in listing(join(output, "runs")):
+        first, _, rest = entry.relative_path.partition("/")
+        if rest.endswith("run.json") and _is_date(first):
+            found.add(first)
+    return found
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,284 @@
+"""The audit from end to end; it reads like the diagram:
+
+manifest -> freeze -> shards -> load -> route + extract -> group by category -> score -> render -> write shard -> commit
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from manifests.freeze import FrozenManifest
+
+from anomaly_core.bundle import Bundle, BundleError, cae_file
+from anomaly_core.device import Precision, resolve_device
+from anomaly_core.preprocess import Limits
+from jobs.access import AllowList
+from jobs.audit import exits
+from jobs.audit.commit import commit
+from jobs.audit.config import AuditConfig
+from jobs.audit.exits import AuditError
+from jobs.audit.extract import ExtractSettings
+from jobs.audit.load import LoadSettings
+from jobs.audit.lock import RunLock
+from jobs.audit.plan import (
+    Plan,
+    check_same,
+    choose_folder,
+    freeze_manifest,
+    missing_shards,
+    new_run,
+    parts_of,
+    source_warning,
+)
+from jobs.audit.record import RunFolder, RunRecord, now, read_record
+from jobs.audit.render import RenderSettings
+from jobs.audit.score import Registry, ScorerSettings
+from jobs.audit.stages import Resources, chain, divide
+from jobs.audit.write import WriteSettings
+from jobs.bundles import read_bundle, run_precision
+from jobs.cluster_session import ray_session
+from jobs.storage import StorageAccessError, exists, scratch, write_bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an audit ended: exit code, the run's record, shards scored now and shards that were there before."""
+
+    code: int
+    record: RunRecord
+    scored_shards: int = 0
+    earlier_shards: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class Watcher:
+    """What a caller wants to be told; the defaults tell nobody."""
+
+    said: Callable[[str], None] = field(default=lambda text: None)
+    planned: Callable[[Plan], None] = field(default=lambda plan: None)
+    shard_done: Callable[[int, dict[str, int]], None] = field(default=lambda rows, counts: None)
+
+
+def audit(config: AuditConfig, watcher: Watcher | None = None) -> Outcome:
+    """Run, resume or report a night's audit.
+
+    Raises AuditError with the exit code; whatever is written by then is gone on with by a rerun.
+    """
+    watcher = watcher or Watcher()
+    try:
+        device = resolve_device(config.device)
+        bundle = read_bundle(config.bundle, config.backbone_weights, config.backbone_form)
+        precision, doubts = run_precision(bundle, config.precision, device)
+    except (BundleError, ValueError) as error:
+        raise AuditError(exits.USAGE, str(error)) from error
+    for warning in (*bundle.warnings, *doubts):
+        watcher.said(warning)
+    folder = choose_folder(config, bundle)
+    with RunLock(folder.lock) as lock:
+        plan = _plan(config, bundle, folder, precision, device)
+        for warning in plan.warnings:
+            watcher.said(warning)
+        if plan.record.state == "committed":
+            watcher.said(f"run {plan.record.run_id} is committed already; nothing to do")
+            return Outcome(plan.record.exit_code or 0, plan.record, 0, len(plan.frozen.shards), plan.warnings)
+        watcher.planned(plan)
+        started = time.monotonic()
+        try:
+            figures = _score(config, plan, bundle, precision, device, watcher)
+            lock.check()
+            return _finish(config, plan, figures, started)
+        except BaseException as error:
+            _abandon(plan, error)
+            raise
+
+
+def dry_run(config: AuditConfig) -> tuple[FrozenManifest, Bundle, Precision, RunFolder]:
+    """Check everything that an audit checks before it starts, and write nothing. Raises AuditError."""
+    try:
+        device = resolve_device(config.device)
+        bundle = read_bundle(config.bundle, config.backbone_weights, config.backbone_form)
+        precision, _ = run_precision(bundle, config.precision, device)
+    except (BundleError, ValueError) as error:
+        raise AuditError(exits.USAGE, str(error)) from error
+    folder = choose_folder(config, bundle)
+    with scratch() as local:
+        frozen = freeze_manifest(config, local)
+    record = read_record(folder)
+    if record is not None:
+        check_same(config, record, parts_of(config, bundle, precision, frozen), finished=exists(folder.success))
+    return frozen, bundle, precision, folder
+
+
+def _plan(config: AuditConfig, bundle: Bundle, folder: RunFolder, precision: Precision, device: str) -> Plan:
+    record = read_record(folder)
+    if record is None:
+        record, frozen = new_run(config, bundle, folder, precision, device)
+        return Plan(folder, record, frozen, tuple(shard.index for shard in frozen.shards))
+    frozen = FrozenManifest.from_dict(record.frozen)
+    finished = exists(folder.success)
+    parts = parts_of(config, bundle, precision, frozen)
+    changes = check_same(config, record, parts, finished=finished)
+    if finished:
+        return Plan(folder, record, frozen, ())
+    warnings = source_warning(config, record)
+    record.state = "running"
+    record.code_changes.extend(changes)
+    record.warnings = sorted({*record.warnings, *warnings})
+    return Plan(folder, record, frozen, missing_shards(folder, record, frozen), tuple(warnings))
+
+
+def _score(
+    config: AuditConfig, plan: Plan, bundle: Bundle, precision: Precision, device: str, watcher: Watcher
+) -> dict[str, Any]:
+    plan.record.starts += 1
+    plan.record.save(plan.folder)
+    if not plan.missing:
+        return {}
+    with ray_session(config.object_store_memory):
+        resources = divide(device, len(bundle.categories), config.scorers)
+        cae_files = {category: ray.put(bundle.files[cae_file(category)]) for category in bundle.categories}
+        registry = _registry(config, bundle, cae_files, precision, device, resources)
+        receipts = _receipts(config, plan, bundle, precision, device, registry, resources)
+        for rows, counts in receipts:
+            watcher.shard_done(rows, counts)
+        figures: dict[str, Any] = ray.get(registry.figures.remote())
+        return figures
+
+
+def _receipts(
+    config: AuditConfig,
+    plan: Plan,
+    bundle: Bundle,
+    precision: Precision,
+    device: str,
+    registry: Any,
+    resources: Resources,
+) -> Iterator[tuple[int, dict[str, int]]]:
+    folder, frozen, record = plan.folder, plan.frozen, plan.record
+    rows_by_shard = {shard.index: shard.rows for shard in frozen.shards}
+    missing = set(plan.missing)
+    shards = [
+        {"shard": s.index, "part": s.part, "row_group": s.row_group, "rows": s.rows}
+        for s in frozen.shards
+        if s.index in missing
+    ]
+    load = LoadSettings(
+        manifest_uri=folder.manifest,
+        allowed=AllowList.of(config.manifest, config.allow),
+        limits=Limits(config.max_bytes, config.max_pixels),
+        exif_orientation=bundle.exif_orientation,
+        threads=config.fetch_threads,
+        decode_timeout=config.decode_timeout,
+    )
+    extract = ExtractSettings(
+        bundle=ray.put(bundle.without_autoencoders()),
+        calibration={c: scores for c in bundle.categories if (scores := bundle.calibration_scores(c))},
+        rule=bundle.decision_rule(config.min_confidence),
+        trust_declared=config.trust_declared,
+        device=device,
+        precision=precision,
+        threads=resources.threads,
+        micro_batch=config.micro_batch,
+    )
+    write = WriteSettings(
+        folder=folder.shards,
+        extras=frozen.extras.serialize().to_pybytes(),
+        rows_by_shard={index: rows_by_shard[index] for index in plan.missing},
+        run_id=record.run_id,
+        fingerprint=record.fingerprint,
+        bundle_digest=bundle.digest,
+        render=RenderSettings(folder.heatmaps, config.heatmaps),
+    )
+    dataset = chain(shards, load, extract, write, registry, resources)
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for receipt in batch.to_pylist():
+            if receipt["shard"] not in missing or receipt["rows"] != rows_by_shard[receipt["shard"]]:
+                raise AuditError(exits.FAILED, f"a receipt that was not planned: {receipt}; run the command again")
+            missing.discard(receipt["shard"])
+            yield receipt["rows"], json.loads(receipt["counts"])
+    if missing:
+        raise AuditError(exits.FAILED, f"{len(missing)} shards came back without a receipt; run the command again")
+
+
+def _registry(
+    config: AuditConfig,
+    bundle: Bundle,
+    cae_files: dict[str, Any],
+    precision: Precision,
+    device: str,
+    resources: Resources,
+) -> Any:
+    settings = ScorerSettings(
+        cae_files=cae_files,
+        score=bundle.score,
+        device=device,
+        precision=precision,
+        processes=resources.scorers,
+        threads=resources.threads,
+        cpus=resources.scorer_cpus,
+        gpus=resources.scorer_gpus,
+    )
+    return ray.remote(Registry).options(num_cpus=0, max_concurrency=8).remote(settings)
+
+
+def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: float) -> Outcome:
+    scored = time.monotonic()
+    record = plan.record
+    record.counts = commit(plan.folder, record, plan.frozen)
+    failed = sum(n for code, n in record.counts["failed_by_code"].items() if code != "manifest/duplicate")
+    exceeded = config.max_failed.exceeded(failed, plan.frozen.rows)
+    code = exits.BUDGET_EXCEEDED if exceeded else exits.COMMITTED
+    rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
+    finished = time.monotonic()
+    record.timings = {
+        "seconds": round(finished - started, 3),
+        "score_seconds": round(scored - started, 3),
+        "commit_seconds": round(finished - scored, 3),
+        "rows_scored_now": rows,
+        "images_per_second": round(rows / (scored - started), 2) if rows else None,
+        "stage_seconds": {k: round(v, 3) for k, v in figures.get("seconds", {}).items()},
+        "shards_tried_again": {str(k): v for k, v in figures.get("tried_again", {}).items()},
+    }
+    record.state, record.finished_at = "committed", now()
+    record.exit_code = code
+    record.exit_reason = f"{exits.MEANING[code]} ({failed} failed of {plan.frozen.rows}, budget {config.max_failed})"
+    record.save(plan.folder)
+    write_bytes(plan.folder.success, b"")
+    return Outcome(code, record, len(plan.missing), len(plan.frozen.shards) - len(plan.missing), plan.warnings)
+
+
+def _abandon(plan: Plan, error: BaseException) -> None:
+    """Write down how a run ended that did not commit, if the storage still lets us; the error itself goes on."""
+    record = plan.record
+    interrupted = isinstance(error, KeyboardInterrupt)
+    record.state = "interrupted" if interrupted else "failed"
+    record.exit_code = exits.INTERRUPTED if interrupted else exit_code(error)
+    record.exit_reason = " ".join(str(error).split())[:500] or type(error).__name__
+    record.finished_at = now()
+    try:
+        record.save(plan.folder)
+    except (StorageAccessError, OSError) as second:
+        print(f"line-audit: run.json could not be written: {second}", flush=True)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of an error, also of one that Ray brings from a worker."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, AuditError):
+            return current.code
+        if isinstance(current, StorageAccessError):
+            return exits.NO_ACCESS
+        pending += [current.__cause__, current.__context__, getattr(current, "cause", None)]
+    return exits.FAILED

@@ -1,0 +1,110 @@
+"""The chain of the audit on Ray Data, and the resources its stages ask for.
+
+One shard is one block from the first stage to the last: no numeric batch size, repartition, limit or filter between
+them, because each was measured to split or merge blocks and to lose rows. The stages ask for different amounts of CPU,
+or Ray would fuse loading into the extracting actor.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, Dataset
+
+from jobs.audit.extract import Extract, ExtractSettings
+from jobs.audit.load import Load, LoadSettings
+from jobs.audit.write import Write, WriteSettings
+
+LOAD_CPUS, WRITE_CPUS = 0.5, 0.25
+RETRIES = 4
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How the cluster is divided. extractors: actors, each with so many CPUs, GPUs and torch threads."""
+
+    extractors: int
+    extractor_cpus: float
+    extractor_gpus: float
+    scorers: int
+    scorer_cpus: float
+    scorer_gpus: float
+    threads: int
+
+
+def divide(device: str, categories: int, scorers: int | None) -> Resources:
+    """Resources for the stages, from what the cluster has.
+
+    On CPUs: one extractor and its scorers a node, all on the node's cores through torch threads; they hold no more of
+    Ray's CPUs, because on two cores scorers that held some kept the reads from running for ever. On GPUs: one extractor
+    and one scorer process a GPU, which they share.
+    """
+    cluster = ray.cluster_resources()
+    nodes = max(1, sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0))
+    if device == "cuda":
+        gpus = int(cluster.get("GPU", 0))
+        if gpus == 0:
+            raise ValueError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
+        count = min(scorers or gpus, categories)
+        return Resources(gpus, 1, 0.7, count, 0, 0.3 * gpus / count, max(1, int(cluster["CPU"]) // (2 * gpus)))
+    threads = max(1, int(cluster.get("CPU", os.cpu_count() or 1)) // nodes)
+    return Resources(nodes, 1, 0, min(scorers or nodes, categories), 0, 0, threads)
+
+
+def chain(
+    shards: list[dict[str, Any]],
+    load: LoadSettings,
+    extract: ExtractSettings,
+    write: WriteSettings,
+    registry: Any,
+    resources: Resources,
+) -> Dataset:
+    """manifest shards -> load -> route + extract + score -> render + write -> receipts. Lazy: nothing runs yet."""
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = None  # a number would split a shard above it over several blocks
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    return (
+        ray.data.from_items(shards, override_num_blocks=len(shards))
+        .map_batches(
+            load_shard,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_args=(load, registry),
+            num_cpus=LOAD_CPUS,
+            max_retries=RETRIES,
+        )
+        .map_batches(
+            Extract,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_constructor_args=(extract, registry),
+            num_cpus=resources.extractor_cpus,
+            num_gpus=resources.extractor_gpus,
+            compute=ActorPoolStrategy(size=resources.extractors),
+            max_restarts=RETRIES,
+            max_task_retries=RETRIES,
+        )
+        .map_batches(
+            write_shard,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_args=(write, registry),
+            num_cpus=WRITE_CPUS,
+            max_retries=RETRIES,
+        )
+    )
+
+
+def load_shard(descriptor: pa.Table, settings: LoadSettings, registry: Any) -> pa.Table:
+    """The load stage as a function, for Ray tasks."""
+    return Load(settings, registry)(descriptor)
+
+
+def write_shard(table: pa.Table, settings: WriteSettings, registry: Any) -> pa.Table:
+    """The write stage as a function, for Ray tasks."""
+    return Write(settings, registry)(table)

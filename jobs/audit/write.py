@@ -1,0 +1,90 @@
+"""Stage 3, on CPUs: pictures, then one Parquet file for the shard, then a small receipt for the driver."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.audit.render import RenderSettings, render
+from jobs.audit.results import file_metadata, shard_schema
+from jobs.storage import join, write_bytes
+
+
+@dataclass(frozen=True)
+class WriteSettings:
+    """What the write stage needs. extras: serialised Arrow schema of the manifest's further columns."""
+
+    folder: str
+    extras: bytes
+    rows_by_shard: dict[int, int]
+    run_id: str
+    fingerprint: str
+    bundle_digest: str
+    render: RenderSettings
+
+
+def shard_name(shard: int) -> str:
+    """The file of a shard: it depends on the shard only, so a retry overwrites its own file."""
+    return f"shard-{shard:06d}.parquet"
+
+
+class Write:
+    """A decided shard to its file. The file is there whole, or not at all."""
+
+    def __init__(self, settings: WriteSettings, registry: Any):
+        self.settings, self.registry = settings, registry
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """One shard in, one receipt row out: shard, rows, and counts as JSON."""
+        start = time.monotonic()
+        shards = table["shard"].unique().to_pylist()
+        if len(shards) != 1:
+            raise RuntimeError(f"rows of {len(shards)} shards in one block: the chain did not keep shards whole")
+        (shard,) = shards
+        planned = self.settings.rows_by_shard[shard]
+        if len(table) != planned:
+            raise RuntimeError(f"shard {shard}: {len(table)} rows reached the writer, {planned} planned")
+        extras = pa.ipc.read_schema(pa.BufferReader(self.settings.extras))
+        rows = table.drop_columns(extras.names).to_pylist()
+        render(rows, self.settings.render)
+        now = datetime.now(UTC)
+        for row in rows:
+            row.update(
+                status="failed" if row["error_stage"] else "scored",
+                run_id=self.settings.run_id,
+                bundle_digest=self.settings.bundle_digest,
+                scored_at=now,
+            )
+        result = _result(table, rows, extras)
+        metadata = file_metadata(self.settings.run_id, self.settings.fingerprint, self.settings.bundle_digest, shard)
+        write_bytes(join(self.settings.folder, shard_name(shard)), parquet_bytes(result, metadata))
+        self.registry.spent.remote("write", time.monotonic() - start)
+        counts = Counter(row["decision"] for row in rows)
+        return pa.table({"shard": [shard], "rows": [len(rows)], "counts": [json.dumps(counts)]})
+
+
+def parquet_bytes(table: pa.Table, metadata: dict[str, str]) -> bytes:
+    """A Parquet file (zstd, statistics) as bytes, with key-value metadata in its footer."""
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(metadata)
+    return buffer.getvalue()
+
+
+def _result(table: pa.Table, rows: list[dict[str, Any]], extras: pa.Schema) -> pa.Table:
+    schema = shard_schema(extras)
+    own = pa.schema([field for field in schema if field.name not in extras.names])
+    built = pa.Table.from_pylist(rows, schema=own)
+    columns = [
+        table[field.name].combine_chunks() if field.name in extras.names else built[field.name] for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

@@ -1,0 +1,232 @@
+"""The command ``line-audit``. Each command imports what it needs, so that ``--help`` does not wait for torch."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="line-audit",
+    help="Nightly audit of a production line's archived images.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+manifest_app = typer.Typer(help="Make manifests: lists of images to audit.", no_args_is_help=True)
+app.add_typer(manifest_app, name="manifest")
+console = Console(stderr=True, highlight=False)
+
+
+class Device(StrEnum):
+    """Where the models run."""
+
+    auto, cpu, cuda = "auto", "cpu", "cuda"
+
+
+class Precision(StrEnum):
+    """What the models compute in."""
+
+    auto, float32, bfloat16 = "auto", "float32", "bfloat16"
+
+
+class Heatmaps(StrEnum):
+    """Which images get pictures: anomalous means every image that somebody must look at, review included."""
+
+    anomalous, all, none = "anomalous", "all", "none"
+
+
+class Format(StrEnum):
+    """Format of a manifest."""
+
+    parquet, csv, jsonl = "parquet", "csv", "jsonl"
+
+
+class Form(StrEnum):
+    """Form of ResNet-50."""
+
+    v15, v1 = "v1.5", "v1"
+
+
+DeviceOption = Annotated[Device, typer.Option(help="Where the models run.")]
+BackboneOption = Annotated[
+    str | None, typer.Option(help="ResNet-50 weights: a .pth file, or a torchvision name such as IMAGENET1K_V2.")
+]
+FormOption = Annotated[
+    Form | None, typer.Option(help="Form of the ResNet-50 in a weights file: v1.5 (torchvision) or v1 (Caffe).")
+]
+
+
+@app.command()
+def audit(
+    manifest: Annotated[str, typer.Option(help="Manifest (Parquet, CSV or JSONL), a path or s3:// URI.")],
+    bundle: Annotated[str, typer.Option(help="Model bundle, a folder or s3:// prefix.")],
+    output: Annotated[str, typer.Option(help="Where results, heatmaps and runs go, a folder or s3:// prefix.")],
+    run_date: Annotated[str | None, typer.Option(help="Date of the run, YYYY-MM-DD [default: today].")] = None,
+    name: Annotated[str, typer.Option(help="Name of the run: two lines can audit on one date.")] = "audit",
+    heatmaps: Annotated[Heatmaps, typer.Option(help="Which images get pictures.")] = Heatmaps.anomalous,
+    format: Annotated[Format | None, typer.Option(help="Format of the manifest [default: detected].")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Audit the first N rows only.")] = None,
+    shard_rows: Annotated[int | None, typer.Option(min=1, max=4096, help="Rows a shard [default: by size].")] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="URI prefix that images may come from [default: the manifest's bucket or folder]."),
+    ] = None,
+    max_failed: Annotated[str, typer.Option(help="Error budget: a share (1%) or a count (25).")] = "1%",
+    device: DeviceOption = Device.auto,
+    precision: Annotated[
+        Precision, typer.Option(help="Must be the one that the bundle was calibrated in; auto takes it.")
+    ] = Precision.auto,
+    trust_declared: Annotated[
+        bool, typer.Option("--trust-declared", help="The declared category chooses the autoencoder.")
+    ] = False,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Below this routing confidence a passing part goes to review.")
+    ] = 0.5,
+    backbone_weights: BackboneOption = None,
+    backbone_form: FormOption = None,
+    scorers: Annotated[int | None, typer.Option(min=1, help="Scorer processes [default: by machine].")] = None,
+    accept_code_change: Annotated[
+        bool, typer.Option("--accept-code-change", help="Finish a run that another version of the code began.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
+    ] = False,
+) -> None:
+    """Audit the images of a manifest and publish one table of results."""
+    from jobs.audit.command import run_command
+
+    settings: dict[str, Any] = {
+        "manifest": manifest,
+        "bundle": bundle,
+        "output": output,
+        "run_date": run_date,
+        "name": name,
+        "heatmaps": heatmaps.value,
+        "format": format.value if format else None,
+        "limit": limit,
+        "shard_rows": shard_rows,
+        "allow": tuple(allow or ()),
+        "device": device.value,
+        "precision": precision.value,
+        "trust_declared": trust_declared,
+        "min_confidence": min_confidence,
+        "backbone_weights": backbone_weights,
+        "backbone_form": backbone_form.value if backbone_form else None,
+        "scorers": scorers,
+        "accept_code_change": accept_code_change,
+    }
+    raise typer.Exit(run_command(settings, max_failed, dry_run=dry_run))
+
+
+@app.command()
+def train(
+    images: Annotated[str, typer.Option(help="Images in MVTec AD layout, a folder or s3:// prefix.")],
+    output: Annotated[str, typer.Option(help="Where the bundle goes, a folder or s3:// prefix.")],
+    recipe: Annotated[str, typer.Option(help="How to train: reference or from-scratch.")] = "reference",
+    categories: Annotated[
+        list[str] | None, typer.Option(help="Category to train; repeat, or separate by commas [default: all].")
+    ] = None,
+    backbone_weights: BackboneOption = None,
+    backbone_form: FormOption = None,
+    router_weights: Annotated[
+        str | None, typer.Option(help="ResNet-18 weights: a .pth file, or a torchvision name such as IMAGENET1K_V1.")
+    ] = None,
+    device: DeviceOption = Device.auto,
+    precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.auto,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+) -> None:
+    """Train a bundle: router, one autoencoder a category, thresholds."""
+    from jobs.training.command import train_command
+
+    names = [name.strip() for entry in categories or () for name in entry.split(",") if name.strip()]
+    code = train_command(
+        {
+            "images": images,
+            "output": output,
+            "recipe": recipe,
+            "categories": tuple(names),
+            "backbone_weights": backbone_weights,
+            "backbone_form": backbone_form.value if backbone_form else None,
+            "router_weights": router_weights,
+            "device": device.value,
+            "precision": precision.value,
+            "seed": seed,
+        }
+    )
+    raise typer.Exit(code)
+
+
+@manifest_app.command("build")
+def manifest_build(
+    source: Annotated[str, typer.Argument(help="Folder or s3:// prefix with images.")],
+    output: Annotated[str, typer.Option(help="Manifest to write (.parquet), a path or s3:// URI.")],
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="What the path says, such as '{line}/{camera}/{captured_at:%Y-%m-%d}/*'. "
+            "Fields: line, camera, captured_at, declared_category."
+        ),
+    ] = None,
+) -> None:
+    """List the images below a folder or prefix as a manifest."""
+    from jobs.manifest_command import build_command
+
+    raise typer.Exit(build_command(source, output, pattern))
+
+
+@app.command("app")
+def inspect_app(
+    bundle: Annotated[str, typer.Option(help="Model bundle, a folder or s3:// prefix.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,
+    device: DeviceOption = Device.auto,
+    precision: Annotated[
+        Precision, typer.Option(help="Must be the one that the bundle was calibrated in; auto takes it.")
+    ] = Precision.auto,
+    backbone_weights: BackboneOption = None,
+    backbone_form: FormOption = None,
+) -> None:
+    """Inspect single images in the browser."""
+    from jobs.app import app_command
+
+    form = backbone_form.value if backbone_form else None
+    raise typer.Exit(app_command(bundle, host, port, device.value, precision.value, backbone_weights, form))
+
+
+@app.command()
+def demo(
+    output: Annotated[str, typer.Option(help="Folder for what the demo makes.")] = "demo-output",
+    backbone_weights: BackboneOption = None,
+    backbone_form: FormOption = None,
+    router_weights: Annotated[str | None, typer.Option(help="ResNet-18 weights, as in train.")] = None,
+) -> None:
+    """Draw an archive, train on it, audit it from S3 to S3 on this machine, and compare with the truth."""
+    from jobs.demo.command import demo_command
+
+    raise typer.Exit(
+        demo_command(output, backbone_weights, backbone_form.value if backbone_form else None, router_weights)
+    )
+
+
+def main() -> None:
+    """Run the command line; a usage error exits with 2, as everywhere."""
+    app()
+
+
+def complain(message: str) -> None:
+    """An error for the person at the terminal."""
+    console.print(f"[bold red]error:[/] {_plain(message)}", soft_wrap=True)
+    sys.stderr.flush()
+
+
+def note(message: str) -> None:
+    """A warning for the person at the terminal."""
+    console.print(f"[yellow]note:[/] {_plain(message)}", soft_wrap=True)
+
+
+def _plain(message: str) -> str:
+    return message.replace("[", r"\[")

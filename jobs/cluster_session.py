@@ -1,0 +1,41 @@
+"""Joining a Ray cluster, or starting an embedded one for this process alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+
+@contextmanager
+def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
+    """Ray for the length of the context.
+
+    Inside ``ray job submit``, or where RAY_ADDRESS is set, that cluster; else an embedded one. A Ray that is already
+    initialised is used and left as it is.
+
+    object_store_memory: bytes, of the embedded one.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING)
+    else:
+        # "local" and not "auto": the file of a head that was killed would make it look for a cluster that is gone.
+        ray.init(
+            address="local",
+            object_store_memory=object_store_memory,
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=True,
+            configure_logging=True,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,263 @@
+"""Files and folders in whatever storage fsspec knows, by URI: a path, file://, s3:// and others.
+
+Writes are whole or not at all: a temporary name and a rename on a local disk, one PUT or multipart completion on S3.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+# An object store answers slowly under load; these bound one request, the callers' retries bound the whole.
+_S3_OPTIONS: dict[str, Any] = {
+    "use_listings_cache": False,
+    "config_kwargs": {
+        "connect_timeout": 10,
+        "read_timeout": 60,
+        "max_pool_connections": 64,
+        "retries": {"mode": "standard", "max_attempts": 5},
+    },
+}
+_S3 = ("s3", "s3a")
+
+
+class StorageAccessError(Exception):
+    """The storage refuses us as a whole: credentials, permission or bucket. A rerun after repair goes on."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing. uri: full; relative_path: below the listed prefix; size in bytes."""
+
+    uri: str
+    relative_path: str
+    size: int | None
+    etag: str | None
+    last_modified: datetime | None
+
+
+def scheme_of(uri: str) -> str:
+    """The scheme in lower case; ``file`` for a plain path."""
+    head, separator, _ = uri.partition("://")
+    return head.lower() if separator and head.replace("+", "").replace("-", "").isalnum() else "file"
+
+
+def filesystem(uri: str) -> AbstractFileSystem:
+    """The file system of a URI. Its instances are cached by fsspec, so this is cheap.
+
+    Raises ValueError naming the scheme if nothing installed can read it.
+    """
+    scheme = scheme_of(uri)
+    options = _S3_OPTIONS if scheme in _S3 else {"allow_redirects": False} if scheme in ("http", "https") else {}
+    try:
+        return fsspec.filesystem(scheme, **options)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{uri}: no storage for scheme {scheme!r} ({error})") from error
+
+
+def path_of(uri: str) -> str:
+    """The path that the file system of a URI takes. Never fsspec's chained form: '::' in a name means itself."""
+    if scheme_of(uri) == "file":
+        return os.path.abspath(uri.removeprefix("file://"))
+    if scheme_of(uri) in ("http", "https"):
+        return uri
+    return uri.partition("://")[2].rstrip("/")
+
+
+def normal(uri: str) -> str:
+    """A URI in one spelling: absolute path for local files, no trailing slash."""
+    return path_of(uri) if scheme_of(uri) == "file" else uri.rstrip("/")
+
+
+def join(uri: str, *parts: str) -> str:
+    """A URI below another."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def parent(uri: str) -> str:
+    """The folder or prefix that holds a URI."""
+    return normal(uri).rpartition("/")[0]
+
+
+def is_local(uri: str) -> bool:
+    """True for a path on this machine."""
+    return scheme_of(uri) == "file"
+
+
+def exists(uri: str) -> bool:
+    """Whether the object is there."""
+    with access(uri):
+        fs = filesystem(uri)
+        fs.invalidate_cache()
+        return bool(fs.exists(path_of(uri)))
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole object. Raises FileNotFoundError, StorageAccessError."""
+    with access(uri):
+        return bytes(filesystem(uri).cat_file(path_of(uri)))
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write an object whole or not at all, replacing what was there."""
+    with access(uri):
+        fs, path = filesystem(uri), path_of(uri)
+        if not is_local(uri):
+            fs.pipe_file(path, data)
+            return
+        temporary = _temporary(path)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+def upload(local: Path, uri: str) -> None:
+    """Copy a local file to a URI, whole or not at all, replacing what was there."""
+    with access(uri):
+        fs, path = filesystem(uri), path_of(uri)
+        if not is_local(uri):
+            fs.put_file(str(local), path)
+            return
+        temporary = _temporary(path)
+        shutil.copyfile(local, temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+def download(uri: str, local: Path) -> None:
+    """Copy an object to a local file. Raises FileNotFoundError, StorageAccessError."""
+    with access(uri):
+        filesystem(uri).get_file(path_of(uri), str(local))
+
+
+def create(uri: str, data: bytes) -> bool:
+    """Create an object only if there is none of that name; False if there is. Decided by the storage, not by us."""
+    with access(uri):
+        fs, path = filesystem(uri), path_of(uri)
+        try:
+            if is_local(uri):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "xb") as file:
+                    file.write(data)
+            else:
+                fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+
+def delete(uri: str) -> None:
+    """Delete an object; nothing happens if it is not there."""
+    with access(uri):
+        try:
+            filesystem(uri).rm_file(path_of(uri))
+        except FileNotFoundError:
+            return
+
+
+def listing(uri: str) -> Iterator[Entry]:
+    """Every object below a folder or prefix, sorted by name. An absent folder has none."""
+    with access(uri):
+        fs, base = filesystem(uri), path_of(uri)
+        fs.invalidate_cache()
+        found: Mapping[str, Mapping[str, Any]] = fs.find(base, detail=True)
+    prefix = "" if is_local(uri) else uri.partition("://")[0] + "://"
+    for path in sorted(found):
+        info = found[path]
+        relative = path[len(base) :].lstrip("/")
+        if info.get("type") == "directory" or not relative:
+            continue
+        modified = info.get("LastModified", info.get("mtime"))
+        if isinstance(modified, int | float):
+            modified = datetime.fromtimestamp(modified).astimezone()
+        etag = info.get("ETag")
+        yield Entry(prefix + path, relative, info.get("size"), etag.strip('"') if etag else None, modified)
+
+
+@contextmanager
+def access(uri: str) -> Iterator[None]:
+    """Turn what a storage says when it refuses us into StorageAccessError, naming the URI and the remedy."""
+    try:
+        yield
+    except PermissionError as error:
+        raise StorageAccessError(f"{uri}: permission denied ({error}); check credentials and policy") from error
+    except FileNotFoundError as error:
+        if error_name(error) == "NoSuchBucket" or "bucket does not exist" in str(error).lower():
+            raise StorageAccessError(f"{uri}: the bucket does not exist") from error
+        raise
+    except OSError as error:
+        if is_credentials_error(error):
+            raise StorageAccessError(
+                f"{uri}: credentials refused ({error_name(error)}); renew them and run again"
+            ) from error
+        if not is_local(uri):
+            raise StorageAccessError(f"{uri}: storage does not answer ({error}); a rerun goes on") from error
+        raise
+    except Exception as error:
+        # botocore's own errors (no credentials, endpoint unreachable) are no OSErrors.
+        if type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
+            raise StorageAccessError(f"{uri}: {type(error).__name__}: {error}") from error
+        raise
+
+
+_CREDENTIALS = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+    "RequestExpired",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "TokenRetrievalError",
+    "SSOTokenLoadError",
+    "UnauthorizedSSOTokenError",
+}
+
+
+def error_name(error: BaseException | None) -> str:
+    """The storage's own name for an error (such as SlowDown), or the exception's class, through its causes."""
+    first = type(error).__name__
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict) and isinstance(response.get("Error"), dict):
+            return str(response["Error"].get("Code", first))
+        if type(error).__module__.startswith("botocore"):
+            return type(error).__name__
+        error = error.__cause__ or error.__context__
+    return first
+
+
+def is_credentials_error(error: BaseException) -> bool:
+    """Whether the storage refused who we are, not what we asked for."""
+    return error_name(error) in _CREDENTIALS
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A local folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="line-audit-") as folder:
+        yield Path(folder)
+
+
+def _temporary(path: str) -> str:
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    # No suffix of the real name: a glob for *.parquet must not see it.
+    return os.path.join(folder, f".{name.partition('.')[0]}-{uuid.uuid4().hex}.tmp")

@@ -1,0 +1,100 @@
+"""``line-audit train``: progress bars, a table at the end, the exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from types import FrameType
+from typing import Any
+
+from pydantic import ValidationError
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from anomaly_core.bundle import BundleManifest
+from jobs.audit import exits
+from jobs.cli import complain, console
+from jobs.storage import StorageAccessError
+from jobs.training.config import TrainingConfig, TrainingError
+from jobs.training.train import Board, elapsed, train
+from jobs.weights import WeightsError
+
+
+def train_command(settings: dict[str, Any]) -> int:
+    """Train from settings as typed; returns the exit code: 0, 1 unexpected, 2 usage, 4 storage, 130 interrupted."""
+    try:
+        config = TrainingConfig(**settings)
+    except ValidationError as error:
+        for problem in error.errors():
+            complain(f"--{str(problem['loc'][0]).replace('_', '-')} {problem['input']}: {problem['msg']}")
+        return exits.USAGE
+    signal.signal(signal.SIGTERM, _interrupt)
+    start = time.monotonic()
+    try:
+        manifest = _with_progress(config)
+    except KeyboardInterrupt:
+        complain("interrupted; the same command goes on at the next category")
+        return exits.INTERRUPTED
+    except Exception as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, StorageAccessError):
+            complain(str(cause))
+            return exits.NO_ACCESS
+        if isinstance(cause, TrainingError | WeightsError | ValueError):
+            complain(str(cause))
+            return exits.USAGE
+        traceback.print_exc()
+        complain(str(cause).splitlines()[-1] if str(cause) else type(cause).__name__)
+        return exits.FAILED
+    _print(manifest)
+    console.print(f"bundle written to {config.output} in {elapsed(start)}", markup=False, soft_wrap=True)
+    return exits.COMMITTED
+
+
+def _with_progress(config: TrainingConfig) -> BundleManifest:
+    columns = (
+        TextColumn("{task.description:<24}"),
+        TextColumn("{task.fields[stage]:<16}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=not sys.stderr.isatty()) as progress:
+        lines: dict[str, TaskID] = {}
+
+        def watch(board: Board) -> None:
+            for name, (stage, done, total) in board.items():
+                if name not in lines:
+                    lines[name] = progress.add_task(name, stage=stage, total=total)
+                progress.update(lines[name], stage=stage, completed=done, total=total)
+
+        return train(config, watch)
+
+
+def _print(manifest: BundleManifest) -> None:
+    table = Table(title=f"bundle: recipe {manifest.recipe['name']}, {manifest.precision}", title_justify="left")
+    for heading in ("category", "images", "loss first", "loss best", "epoch kept", "threshold", "seconds"):
+        table.add_column(heading, justify="left" if heading == "category" else "right")
+    for category, info in manifest.training.items():
+        table.add_row(
+            category,
+            str(info.images),
+            f"{info.losses[0]:.4g}",
+            f"{min(info.losses):.4g}",
+            f"{info.best_epoch + 1} of {len(info.losses)}",
+            f"{info.threshold:.4g}",
+            f"{info.seconds:.1f}",
+        )
+    console.print(table)
+    router = manifest.router
+    console.print(
+        f"router: accuracy on its training images {router.training_accuracy:.4f}, {router.seconds:.1f} s, "
+        f"from {router.source}; backbone {manifest.backbone.form} from {manifest.backbone.source}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,84 @@
+"""Training images: found in MVTec AD's layout, decoded once into an array on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from manifests.build import is_image_name
+
+from anomaly_core.bundle import check_categories
+from anomaly_core.preprocess import SIZE, ImageError, decode
+from jobs.storage import listing, read_bytes
+from jobs.training.config import TrainingError
+
+READERS = 16
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The normal images of one category. identity: digest of names, sizes and versions, without reading them."""
+
+    category: str
+    uris: tuple[str, ...]
+    identity: str
+
+
+def find_images(uri: str, categories: Sequence[str]) -> list[TrainingImages]:
+    """``<category>/train/good/*`` below a folder or prefix, categories in alphabetical order, which is class order.
+
+    Raises TrainingError if there is none, or none for a category that was asked for.
+    """
+    found: dict[str, list[tuple[str, list[object]]]] = {}
+    for entry in listing(uri):
+        parts = entry.relative_path.split("/")
+        if len(parts) == 4 and parts[1:3] == ["train", "good"] and is_image_name(parts[3]):
+            version = entry.etag or (entry.last_modified.isoformat() if entry.last_modified else None)
+            found.setdefault(parts[0], []).append((entry.uri, [entry.relative_path, entry.size, version]))
+    if not found:
+        raise TrainingError(f"{uri}: no images at <category>/train/good/ (the layout of MVTec AD)")
+    missing = sorted(set(categories) - set(found))
+    if missing:
+        raise TrainingError(f"{uri}: no images for {', '.join(missing)}; there are {', '.join(sorted(found))}")
+    try:
+        names = check_categories(sorted(set(categories) or set(found)))
+    except ValueError as error:
+        raise TrainingError(f"{uri}: {error}") from error
+    result = []
+    for name in names:
+        entries = sorted(found[name])
+        if len(entries) < 2:
+            raise TrainingError(f"{uri}/{name}: one normal image is not enough; give two or more")
+        identity = hashlib.sha256(json.dumps([key for _, key in entries]).encode()).hexdigest()
+        result.append(TrainingImages(name, tuple(u for u, _ in entries), identity))
+    return result
+
+
+def decode_images(uris: Sequence[str], path: Path) -> tuple[npt.NDArray[np.uint8], str]:
+    """Decode images into a memory map uint8 (N, 224, 224, 3) at ``path``; also the SHA-256 over their bytes in order.
+
+    Raises TrainingError naming the first image that cannot be decoded: a model must not be fitted to what is left.
+    """
+    pixels = np.memmap(path, dtype=np.uint8, mode="w+", shape=(len(uris), SIZE, SIZE, 3))
+
+    def one(index: int) -> bytes:
+        data = read_bytes(uris[index])
+        try:
+            pixels[index] = decode(data).pixels
+        except ImageError as error:
+            raise TrainingError(
+                f"{uris[index]}: {error.code}: {error.message}; take the image out of the training set"
+            ) from error
+        return hashlib.sha256(data).digest()
+
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(READERS) as pool:
+        for part in pool.map(one, range(len(uris))):
+            digest.update(part)
+    return pixels, digest.hexdigest()

@@ -1,0 +1,186 @@
+"""The two kinds of Ray task: fit the router over all categories, fit the autoencoder of one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+import torch
+
+from anomaly_core.bundle import ROUTER_FILE, CategoryInfo, RouterInfo, cae_file, save_pth, sha256
+from anomaly_core.cae import load_cae
+from anomaly_core.calibration import mean_plus_3sigma
+from anomaly_core.device import DTYPES, Precision
+from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, BackboneForm, load_backbone
+from anomaly_core.scoring import CategoryScorer, ScoreName
+from anomaly_core.training import Recipe, extract_layers, fit_cae, fit_router
+from jobs.storage import join, read_bytes, scratch, write_bytes
+from jobs.training.images import TrainingImages, decode_images
+
+SCORE: ScoreName = "top10_mean_224"
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What every task needs. inputs: digest of all that goes into its model besides the images."""
+
+    output: str
+    recipe: Recipe
+    device: str
+    precision: Precision
+    seed: int
+    threads: int
+    inputs: str
+
+
+class ProgressBoard:
+    """An actor on which tasks write how far they are, and the driver reads."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, tuple[str, int, int]] = {}
+
+    def write(self, task: str, stage: str, done: int, total: int) -> None:
+        """Set a task's line."""
+        self.lines[task] = (stage, done, total)
+
+    def read(self) -> dict[str, tuple[str, int, int]]:
+        """All lines: task to (stage, done, total)."""
+        return dict(self.lines)
+
+
+def fit_category(
+    images: TrainingImages,
+    backbone: Mapping[str, torch.Tensor],
+    form: BackboneForm,
+    settings: TaskSettings,
+    board: Any,
+) -> CategoryInfo:
+    """Decode, extract once, fit, calibrate; write ``cae_<category>.pth`` and the record that makes it resumable."""
+    start = time.monotonic()
+    torch.set_num_threads(settings.threads)
+    say = _reporter(board, images.category)
+    say("decoding")(0, len(images.uris))
+    with scratch() as local:
+        pixels, digest = decode_images(images.uris, local / "pixels")
+        layer2, layer3 = _layers(len(pixels), settings.precision, local)
+        model = load_backbone(backbone, form, settings.device, DTYPES[settings.precision])
+        placing = {"device": settings.device, "precision": settings.precision}
+        extract_layers(pixels, model, layer2, layer3, progress=say("features"), **placing)  # type: ignore[arg-type]
+        fitted = fit_cae(
+            layer2,
+            layer3,
+            settings.recipe,
+            device=settings.device,
+            precision=settings.precision,
+            seed=settings.seed,
+            progress=say("autoencoder"),
+        )
+        cae = load_cae(fitted.state, settings.device, DTYPES[settings.precision])
+        scorer = CategoryScorer(cae, SCORE, settings.device, DTYPES[settings.precision])
+        scores = scorer(layer2, layer3).score.astype(np.float64)
+    info = CategoryInfo(
+        images=len(images.uris),
+        images_sha256=digest,
+        losses=fitted.losses,
+        best_epoch=fitted.best_epoch,
+        seconds=round(time.monotonic() - start, 3),
+        threshold=mean_plus_3sigma(scores),
+        calibration_scores=sorted(float(s) for s in scores),
+    )
+    data = save_pth(fitted.state)
+    write_bytes(join(settings.output, cae_file(images.category)), data)
+    _save(settings, images.category, images.identity, cae_file(images.category), data, info.model_dump())
+    return info
+
+
+def fit_all(
+    images: Sequence[TrainingImages],
+    initial: Mapping[str, torch.Tensor],
+    source: str,
+    settings: TaskSettings,
+    board: Any,
+) -> RouterInfo:
+    """Fit the router over all categories; write ``best_classifier.pth`` and its record."""
+    torch.set_num_threads(settings.threads)
+    say = _reporter(board, "router")
+    uris = [uri for one in images for uri in one.uris]
+    say("decoding")(0, len(uris))
+    labels: npt.NDArray[np.int64] = np.repeat(np.arange(len(images)), [len(one.uris) for one in images])
+    with scratch() as local:
+        pixels, _ = decode_images(uris, local / "pixels")
+        fitted, frozen, accuracy = fit_router(
+            pixels,
+            labels,
+            len(images),
+            initial,
+            settings.recipe,
+            device=settings.device,
+            precision=settings.precision,
+            seed=settings.seed,
+            progress=say("router"),
+        )
+    info = RouterInfo(
+        source=source,
+        frozen_norms=frozen,
+        losses=fitted.losses,
+        training_accuracy=accuracy,
+        seconds=round(fitted.seconds, 3),
+    )
+    data = save_pth({"model_state_dict": fitted.state})
+    write_bytes(join(settings.output, ROUTER_FILE), data)
+    _save(settings, "router", router_identity(images), ROUTER_FILE, data, info.model_dump())
+    return info
+
+
+def router_identity(images: Sequence[TrainingImages]) -> str:
+    """Digest of the images of all categories."""
+    return sha256("\n".join(one.identity for one in images).encode())
+
+
+def finished(settings: TaskSettings, task: str, identity: str, file: str) -> dict[str, Any] | None:
+    """The training figures of a task that was done before with the same images and settings, or None."""
+    try:
+        record = json.loads(read_bytes(_record(settings.output, task)))
+        if record["inputs"] != settings.inputs or record["images"] != identity:
+            return None
+        if sha256(read_bytes(join(settings.output, file))) != record["sha256"]:
+            return None
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    info: dict[str, Any] = record["info"]
+    return info
+
+
+def _save(settings: TaskSettings, task: str, identity: str, file: str, data: bytes, info: dict[str, Any]) -> None:
+    record = {"inputs": settings.inputs, "images": identity, "file": file, "sha256": sha256(data), "info": info}
+    write_bytes(_record(settings.output, task), json.dumps(record, indent=1).encode())
+
+
+def _record(output: str, task: str) -> str:
+    return join(output, "training", f"{task}.json")
+
+
+def _layers(count: int, precision: Precision, local: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    # Features of a category can be larger than memory: files that are mapped let the system keep what fits.
+    def mapped(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        size = int(np.prod(shape))
+        flat = torch.from_file(str(local / name), shared=True, size=size, dtype=DTYPES[precision])
+        return flat.view(*shape)
+
+    layer2 = mapped("layer2", (count, LAYER2_CHANNELS, GRID, GRID))
+    layer3 = mapped("layer3", (count, LAYER3_CHANNELS, GRID // 2, GRID // 2))
+    return layer2, layer3
+
+
+def _reporter(board: Any, task: str) -> Callable[[str], Callable[[int, int], None]]:
+    def stage(name: str) -> Callable[[int, int], None]:
+        return lambda done, total: ray.get(board.write.remote(task, name, done, total))
+
+    return stage

@@ -1,0 +1,204 @@
+"""Training from end to end: images -> frozen features -> autoencoders and router -> thresholds -> bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from anomaly_core.bundle import (
+    BACKBONE_FILE,
+    BUNDLE_FILE,
+    ROUTER_FILE,
+    THRESHOLDS_FILE,
+    BackboneInfo,
+    BundleManifest,
+    CategoryInfo,
+    RouterInfo,
+    cae_file,
+    save_pth,
+    sha256,
+)
+from anomaly_core.device import resolve_device, resolve_precision
+from anomaly_core.features import random_backbone_state
+from anomaly_core.preprocess import normalise
+from jobs.cluster_session import ray_session
+from jobs.storage import delete, join, read_bytes, scratch, write_bytes
+from jobs.training.config import TrainingConfig, TrainingError
+from jobs.training.images import TrainingImages, decode_images, find_images
+from jobs.training.tasks import SCORE, ProgressBoard, TaskSettings, finished, fit_all, fit_category, router_identity
+from jobs.weights import RANDOM, BackboneWeights, backbone_weights, random_seed, router_weights
+
+CPUS_A_TASK = 4
+SETTLING_IMAGES = 32
+POLL_SECONDS = 0.5
+
+# task name -> (stage, done, total)
+Board = dict[str, tuple[str, int, int]]
+
+
+def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board: None) -> BundleManifest:
+    """Train a bundle and write it; bundle.json comes last, and only then is there a bundle.
+
+    A training that was killed goes on where it was when the same command is given again: what is finished (a category,
+    the router) is not done again. watch is called about twice a second with how far every task is.
+
+    Raises TrainingError, WeightsError, ValueError, StorageAccessError.
+    """
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    images = find_images(config.images, config.categories)
+    backbone = _backbone(config, images)
+    initial, router_source = router_weights(config.router_weights)
+    cpus = min(CPUS_A_TASK, os.cpu_count() or 1)
+    settings = TaskSettings(
+        output=config.output,
+        recipe=config.steps,
+        device=device,
+        precision=precision,
+        seed=config.seed,
+        threads=cpus,
+        inputs=_inputs(config, precision, backbone, initial),
+    )
+    delete(join(config.output, BUNDLE_FILE))  # until the new bundle is whole there must be none that looks whole
+    infos: dict[str, CategoryInfo] = {}
+    board: Board = {}
+    for one in images:
+        done = finished(settings, one.category, one.identity, cae_file(one.category))
+        if done is not None:
+            infos[one.category] = CategoryInfo.model_validate(done)
+            board[one.category] = ("finished before", 1, 1)
+    done = finished(settings, "router", router_identity(images), ROUTER_FILE)
+    router = RouterInfo.model_validate(done) if done is not None else None
+    if router is not None:
+        board["router"] = ("finished before", 1, 1)
+    watch(board)
+    todo = [one for one in images if one.category not in infos]
+    if todo or router is None:
+        with ray_session():
+            fitted = _run(
+                todo, images if router is None else None, backbone, initial, router_source, settings, cpus, watch, board
+            )
+        router = fitted.pop("router", router)  # type: ignore[assignment]
+        infos.update(fitted)  # type: ignore[arg-type]
+    assert router is not None
+    return _write_bundle(config, settings, backbone, router, {one.category: infos[one.category] for one in images})
+
+
+def _run(
+    todo: list[TrainingImages],
+    all_images: list[TrainingImages] | None,
+    backbone: BackboneWeights,
+    initial: dict[str, torch.Tensor],
+    router_source: str,
+    settings: TaskSettings,
+    cpus: int,
+    watch: Callable[[Board], None],
+    board: Board,
+) -> dict[str, CategoryInfo | RouterInfo]:
+    progress = ray.remote(ProgressBoard).options(num_cpus=0).remote()
+    options: dict[str, Any] = {
+        "num_cpus": min(cpus, int(ray.cluster_resources().get("CPU", 1))),
+        "num_gpus": 1 if settings.device == "cuda" else 0,
+        "max_retries": 1,
+    }
+    state = ray.put(backbone.state)
+    tasks = {
+        ray.remote(fit_category).options(**options).remote(one, state, backbone.form, settings, progress): one.category
+        for one in todo
+    }
+    if all_images is not None:
+        router = ray.remote(fit_all).options(**options).remote(all_images, initial, router_source, settings, progress)
+        tasks[router] = "router"
+    results: dict[str, CategoryInfo | RouterInfo] = {}
+    waiting = list(tasks)
+    while waiting:
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=POLL_SECONDS)
+        for reference in ready:
+            results[tasks[reference]] = ray.get(reference)
+        lines: Board = ray.get(progress.read.remote())
+        watch({**board, **lines, **dict.fromkeys(results, ("finished", 1, 1))})
+    return results
+
+
+def _backbone(config: TrainingConfig, images: list[TrainingImages]) -> BackboneWeights:
+    name = config.backbone_weights
+    if name is None or not name.startswith(RANDOM):
+        return backbone_weights(name, config.backbone_form)
+    each = max(2, SETTLING_IMAGES // len(images))
+    uris = [uri for one in images for uri in one.uris[:each]]
+    with scratch() as local:
+        pixels, _ = decode_images(uris, local / "pixels")
+        state = random_backbone_state(normalise(torch.tensor(np.asarray(pixels))), random_seed(name))
+    return BackboneWeights(state, "v1.5", f"{name}, norms settled on {len(uris)} training images")
+
+
+def _inputs(config: TrainingConfig, precision: str, backbone: BackboneWeights, initial: dict[str, torch.Tensor]) -> str:
+    content = {
+        "recipe": asdict(config.steps),
+        "precision": precision,
+        "seed": config.seed,
+        "form": backbone.form,
+        "backbone": _digest(backbone.state),
+        "router": _digest(initial),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(state: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode() + state[key].detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write_bundle(
+    config: TrainingConfig,
+    settings: TaskSettings,
+    backbone: BackboneWeights,
+    router: RouterInfo,
+    infos: dict[str, CategoryInfo],
+) -> BundleManifest:
+    thresholds = {category: info.threshold for category, info in infos.items()}
+    if any(not 0 < value < float("inf") for value in thresholds.values()):
+        raise TrainingError(f"training gave no usable threshold: {thresholds}; look at the losses in training/")
+    own = {
+        BACKBONE_FILE: save_pth(backbone.state),
+        THRESHOLDS_FILE: (json.dumps(thresholds, indent=2) + "\n").encode(),
+    }
+    for name, data in own.items():
+        write_bytes(join(config.output, name), data)
+    trained = [ROUTER_FILE, *(cae_file(category) for category in infos)]
+    digests = {name: sha256(data) for name, data in own.items()}
+    digests.update({name: sha256(read_bytes(join(config.output, name))) for name in trained})
+    manifest = BundleManifest(
+        created_by=f"line-audit {version('line-audit')}, torch {torch.__version__}",
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        categories=list(infos),
+        backbone=BackboneInfo(form=backbone.form, source=backbone.source, sha256=digests[BACKBONE_FILE]),
+        router=router,
+        score=SCORE,
+        precision=settings.precision,
+        recipe=asdict(config.steps) | {"seed": config.seed},
+        threshold_rule=config.steps.threshold_rule,
+        calibrated_on="training_images",
+        training=infos,
+        files=digests,
+    )
+    write_bytes(join(config.output, BUNDLE_FILE), manifest.to_bytes())
+    return manifest
+
+
+def elapsed(start: float) -> str:
+    """Seconds since ``start`` (time.monotonic), for people."""
+    return f"{time.monotonic() - start:.1f} s"
