@@ -1,7 +1,7 @@
 """The model bundle: a folder with the models, their thresholds and where they come from.
 
     best_classifier.pth  cae_<category>.pth  thresholds.json     the reference's files, unchanged in format
-    backbone.pth                                                 the ResNet-50 layers used, so no node needs the internet
+    backbone.pth                                                 the ResNet-50 layers used: no node needs the internet
     bundle.json                                                  what they are, and the SHA-256 of every file
 
 A folder with the reference's files only is accepted; then the backbone is given separately, nothing can be verified,
@@ -26,7 +26,7 @@ from anomaly_core.cae import CAE, load_cae
 from anomaly_core.decision import DecisionRule
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import Backbone, BackboneForm, load_backbone
-from anomaly_core.preprocess import MEAN, SIZE, STD
+from anomaly_core.preprocess import MEAN, STD
 from anomaly_core.router import load_router, number_of_classes, router_state
 from anomaly_core.scoring import CategoryScorer, RoutingExtractor, ScoreName
 
@@ -34,7 +34,6 @@ ROUTER_FILE = "best_classifier.pth"
 THRESHOLDS_FILE = "thresholds.json"
 BACKBONE_FILE = "backbone.pth"
 BUNDLE_FILE = "bundle.json"
-SCHEMA_VERSION = 1
 # A category becomes a folder of the results, so its name is held to characters that mean nothing to any file system.
 CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -74,7 +73,7 @@ class RouterInfo(_Record):
 class PreprocessingInfo(_Record):
     """How a file becomes the tensor: what the calibration used, and what every later image must use."""
 
-    size: Literal[224] = SIZE
+    size: Literal[224] = 224
     resize: Literal["pillow_bilinear_8bit"] = "pillow_bilinear_8bit"
     exif_orientation: bool = True
     mean: tuple[float, float, float] = MEAN
@@ -96,7 +95,7 @@ class CategoryInfo(_Record):
 class BundleManifest(_Record):
     """The content of bundle.json."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     created_by: str
     created_at: str
     categories: list[str]
@@ -123,7 +122,7 @@ class BundleManifest(_Record):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> BundleManifest:
-        """Parse and check bundle.json. Raises BundleError if it was changed or says something this version cannot read."""
+        """Parse and check bundle.json. Raises BundleError if it was changed, or is of another version."""
         try:
             content = json.loads(data)
             digest = content.pop("digest")

@@ -37,7 +37,7 @@ def resolve_precision(choice: str, device: str) -> Precision:
 
 
 def full_float32() -> None:
-    """Keep float32 what it says: no TF32 in matrix products and convolutions on a GPU (it moves scores by about 1e-3)."""
+    """Keep float32 what it says: no TF32 in matrix products and convolutions on a GPU (it moves scores by 1e-3)."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 

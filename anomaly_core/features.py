@@ -1,8 +1,8 @@
 """Frozen ResNet-50 features: layer2 and layer3, pooled, brought to one grid and concatenated.
 
 Two forms of ResNet-50 are in use and their weights are not interchangeable. v1.5 (torchvision) has the stride of a
-stage in its 3x3 convolution. v1 (He et al. 2015, Caffe) has it in the first 1x1 convolution, and a stem max-pool without
-padding that rounds up.
+stage in its 3x3 convolution. v1 (He et al. 2015, Caffe) has it in the first 1x1 convolution, and a stem max-pool
+without padding that rounds up.
 """
 
 from __future__ import annotations
@@ -92,11 +92,13 @@ def assemble(layer2: torch.Tensor, layer3: torch.Tensor) -> torch.Tensor:
     return torch.cat([pooled2, upsampled], dim=1)
 
 
-def random_backbone_state(images: torch.Tensor, seed: int = 0) -> dict[str, torch.Tensor]:
+def random_backbone_state(images: torch.Tensor, seed: int = 0, branch: float = 0.1) -> dict[str, torch.Tensor]:
     """Seeded random ResNet-50 v1.5 weights whose norms are settled on ``images``, normalised (N, 3, 224, 224).
 
     For machines that cannot have ImageNet weights. One pass in train mode gives each norm the statistics of its real
-    input; with the initial ones (mean 0, variance 1) activations grow with every residual block.
+    input; with the initial ones (mean 0, variance 1) activations grow with every residual block. ``branch`` scales the
+    residual branches: what many random layers make of a picture is chaotic, what the short paths make of it is local.
+    (Drawn parts, four categories, principal components: mean image AUROC .62 at 1, .86 at 0.3, .92 at 0.1, .90 at 0.)
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -104,6 +106,8 @@ def random_backbone_state(images: torch.Tensor, seed: int = 0) -> dict[str, torc
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # cumulative average: after one pass, exactly that pass
+        elif isinstance(module, Bottleneck):
+            nn.init.constant_(module.bn3.weight, branch)
     with torch.no_grad():
         model(images.float())
     return backbone_state(model.state_dict())

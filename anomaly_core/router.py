@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -54,11 +54,11 @@ def load_router(
     return folded.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
 
 
-def pretrained_router(classes: int, state: Mapping[str, torch.Tensor]) -> tuple[nn.Module, list[nn.Module]]:
+def pretrained_router(classes: int, state: Mapping[str, torch.Tensor]) -> tuple[nn.Module, Sequence[nn.Module]]:
     """A ResNet-18 to be fine-tuned from ImageNet weights, and the norms that must stay in eval mode meanwhile.
 
     Weights may lack convolutions (they start afresh, each with a fresh norm). Norms that are identity plus bias, as
-    left behind by folding, are kept in eval mode: their statistics say nothing, and batch statistics would undo the fold.
+    left behind by folding, are kept in eval mode: batch statistics would undo the fold.
 
     Raises ValueError naming the keys if anything but ``fc`` and whole convolutions is missing, or a shape differs.
     """

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from anomaly_core.cae import CAE
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import Backbone, assemble
 from anomaly_core.preprocess import normalise
+from anomaly_core.principal import principal_cae
 from anomaly_core.router import build_router, pretrained_router, route
 
 Progress = Callable[[int, int], None]
@@ -24,7 +26,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a bundle is trained. Rates are Adam's; batches count images."""
+    """How a bundle is trained. Rates are Adam's; batches count images.
+
+    cae: by gradient descent, or set in closed form to the principal components. held_out: share of the normal images
+    that the autoencoder does not see and the threshold is set from; 0 sets it from the training images, as the
+    reference does.
+    """
 
     name: str
     router_epochs: int = 5
@@ -33,14 +40,16 @@ class Recipe:
     cae_epochs: int = 15
     cae_rate: float = 1e-3
     cae_batch: int = 8
+    cae: Literal["gradient", "principal"] = "gradient"
+    held_out: float = 0.0
     threshold_rule: str = "mean_plus_3sigma"
 
 
 RECIPES: Mapping[str, Recipe] = {
     "reference": Recipe("reference"),
-    # For random backbone and router weights, as in the demo: the router starts from nothing, so it learns faster and
-    # longer; the small sets of the demo give few steps an epoch, so the CAE's batch is smaller.
-    "from-scratch": Recipe("from-scratch", router_epochs=12, router_rate=1e-3, router_batch=16, cae_batch=4),
+    # For random weights and some dozens of images, as in the demo: the router starts from nothing, so it learns faster
+    # and longer; gradient descent would have too few steps for an autoencoder.
+    "small": Recipe("small", router_epochs=8, router_rate=1e-3, router_batch=16, cae="principal", held_out=0.25),
 }
 
 
@@ -118,9 +127,13 @@ def fit_cae(
     """Fit the autoencoder of one category to normal images by mean squared error; the best epoch is kept.
 
     layer2 (N, 512, 28, 28), layer3 (N, 1024, 14, 14): frozen features of the normal training images, on the CPU, may
-    be memory-mapped. Weights and optimiser are float32; with bfloat16 the products are taken in it (autocast).
+    be memory-mapped. Weights and optimiser are float32; with bfloat16 the products are taken in it (autocast). With
+    ``recipe.cae`` principal it is set in closed form instead.
     """
     start = time.monotonic()
+    if recipe.cae == "principal":
+        principal, left = principal_cae(layer2, layer3)
+        return Fitted(principal.state_dict(), [left], 0, time.monotonic() - start)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CAE()
@@ -146,6 +159,20 @@ def fit_cae(
         if progress:
             progress(epoch + 1, recipe.cae_epochs)
     return Fitted(best.state, losses, best.epoch, time.monotonic() - start)
+
+
+def split(count: int, held_out: float, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Indices of the images to fit and of the images to calibrate on, each ascending; the same ones without held_out.
+
+    Raises ValueError if fewer than two are left for either.
+    """
+    if held_out == 0:
+        return np.arange(count), np.arange(count)
+    aside = max(2, round(held_out * count))
+    if count - aside < 2:
+        raise ValueError(f"{count} images are too few to hold out {held_out:g} of them: give more images")
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[aside:]), np.sort(order[:aside])
 
 
 @torch.inference_mode()

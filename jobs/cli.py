@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -126,7 +126,9 @@ def audit(
 def train(
     images: Annotated[str, typer.Option(help="Images in MVTec AD layout, a folder or s3:// prefix.")],
     output: Annotated[str, typer.Option(help="Where the bundle goes, a folder or s3:// prefix.")],
-    recipe: Annotated[str, typer.Option(help="How to train: reference or from-scratch.")] = "reference",
+    recipe: Annotated[
+        str, typer.Option(help="How to train: reference, or small for some dozens of images.")
+    ] = "reference",
     categories: Annotated[
         list[str] | None, typer.Option(help="Category to train; repeat, or separate by commas [default: all].")
     ] = None,
@@ -193,7 +195,7 @@ def inspect_app(
     """Inspect single images in the browser."""
     from jobs.app import app_command
 
-    form = backbone_form.value if backbone_form else None
+    form: Literal["v1.5", "v1"] | None = None if backbone_form is None else "v1" if backbone_form is Form.v1 else "v1.5"
     raise typer.Exit(app_command(bundle, host, port, device.value, precision.value, backbone_weights, form))
 
 

@@ -9,6 +9,14 @@ from contextlib import contextmanager
 
 import ray
 
+# They tell of settings that we chose, at every start.
+_CHATTY = (
+    "ray._private.authentication.authentication_token_setup",
+    "ray.data._internal.progress",
+    "ray.data._internal.execution.streaming_executor",
+    "ray.data._internal.logging",
+)
+
 
 @contextmanager
 def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
@@ -23,6 +31,8 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
     else:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from anomaly_core.preprocess import Decoded, ImageError, Limits, decode
+from anomaly_core.preprocess import Decoded, ImageError
 
 MEMORY_BYTES = 4 * 2**30
 
 
 class DecodingChild:
-    """A child process that decodes one image after the other, and is started again after an image that kills it."""
+    """A child process that decodes one image after the other, and is started again after an image that kills it.
 
-    def __init__(self, limits: Limits, exif_orientation: bool):
-        self._arguments = (limits, exif_orientation)
+    decoder: from the bytes of a file to the image; it must be importable by name, for another process.
+    """
+
+    def __init__(self, decoder: Callable[[bytes], Decoded]):
+        self._decoder = decoder
         self._process: Any = None
         self._pipe: Connection | None = None
 
@@ -50,7 +54,7 @@ class DecodingChild:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, far = context.Pipe()
-            self._process = context.Process(target=_serve, args=(far, *self._arguments), daemon=True)
+            self._process = context.Process(target=_serve, args=(far, self._decoder), daemon=True)
             self._process.start()
             far.close()
             # Importing the decoder takes seconds and is not the image's fault, so it comes before the clock starts.
@@ -66,7 +70,7 @@ class DecodingChild:
         return code
 
 
-def _serve(pipe: Connection, limits: Limits, exif_orientation: bool) -> None:
+def _serve(pipe: Connection, decoder: Callable[[bytes], Decoded]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     pipe.send("ready")
     while True:
@@ -75,7 +79,7 @@ def _serve(pipe: Connection, limits: Limits, exif_orientation: bool) -> None:
         except EOFError:
             return
         try:
-            pipe.send(decode(data, limits, exif_orientation=exif_orientation))
+            pipe.send(decoder(data))
         except ImageError as error:
             pipe.send(error)
         except MemoryError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import traceback
 from collections import Counter
@@ -68,7 +67,7 @@ def _with_progress(config: AuditConfig) -> Outcome:
         TextColumn("{task.fields[seen]}"),
     )
     totals: Counter[str] = Counter()
-    with Progress(*columns, console=console, transient=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
         task = progress.add_task("preparing", total=None, seen="")
 
         def planned(plan: Plan) -> None:
@@ -84,6 +83,8 @@ def _with_progress(config: AuditConfig) -> Outcome:
 
         def shard_done(rows: int, counts: dict[str, int]) -> None:
             totals.update(counts)
+            if not console.is_terminal:  # in a log, a line for each shard
+                console.print(f"shard written: {rows} rows, {dict(sorted(counts.items()))}", markup=False)
             progress.update(task, advance=rows, seen=", ".join(f"{n} {word}" for word, n in sorted(totals.items())))
 
         return audit(config, Watcher(said=note, planned=planned, shard_done=shard_done))

@@ -8,13 +8,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from manifests.freeze import FrozenManifest
 
 from jobs.audit.exits import FAILED, AuditError
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.results import file_metadata, result_schema
 from jobs.audit.write import shard_name
 from jobs.storage import filesystem, join, path_of, scratch, upload
+from manifests.freeze import FrozenManifest
 
 MEMORY_LIMIT = "1GB"
 BATCH_ROWS = 50_000
@@ -91,7 +91,8 @@ def _counts(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             "SELECT category, count(*) FROM rows WHERE decision = 'anomalous' GROUP BY 1 ORDER BY 1"
         ),
         "review_by_category": pairs(
-            "SELECT coalesce(category, declared_category), count(*) FROM rows WHERE decision = 'review' GROUP BY 1 ORDER BY 1"
+            "SELECT coalesce(category, declared_category), count(*) FROM rows "
+            "WHERE decision = 'review' GROUP BY 1 ORDER BY 1"
         ),
         "render_errors": sum(pairs("SELECT 'n', count(*) FROM rows WHERE render_error IS NOT NULL").values()),
         "near_threshold": sum(pairs("SELECT 'n', count(*) FROM rows WHERE abs(margin - 1) <= 0.03").values()),

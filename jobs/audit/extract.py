@@ -42,9 +42,8 @@ DECIDED = (
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """What the extract stage needs. bundle: object reference of the bundle without its autoencoders."""
+    """What the extract stage needs besides the bundle, which the registry has."""
 
-    bundle: Any
     calibration: dict[str, list[float]]
     rule: DecisionRule
     trust_declared: bool
@@ -60,10 +59,10 @@ class Extract:
     def __init__(self, settings: ExtractSettings, registry: Any):
         self.settings, self.registry = settings, registry
         torch.set_num_threads(settings.threads)
-        bundle: Bundle = ray.get(settings.bundle)
+        bundle: Bundle = ray.get(ray.get(registry.bundle.remote())[0])
         self.categories, self.thresholds = bundle.categories, bundle.thresholds
         self.extractor = bundle.extractor(settings.device, settings.precision, settings.micro_batch)
-        self.owners: dict[str, Any] = {}
+        self.owners: dict[str, tuple[Any, list[Any]]] = {}
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One shard in, the same shard out, row for row."""
@@ -81,7 +80,8 @@ class Extract:
         for first in range(0, len(present), self.settings.micro_batch):
             batch = present[first : first + self.settings.micro_batch]
             for category, members, layers in self._route(batch, pixels, declared, rows):
-                waiting.append((members, self._owner(category).score.remote(category, *layers)))
+                actor, file = self._owner(category)
+                waiting.append((members, actor.score.remote(category, file, *layers)))
                 if len(waiting) > IN_FLIGHT:
                     self._settle(waiting.popleft(), rows, table, failed)
         while waiting:
@@ -117,7 +117,7 @@ class Extract:
             for category, positions in groups.items()
         ]
 
-    def _owner(self, category: str) -> Any:
+    def _owner(self, category: str) -> tuple[Any, list[Any]]:
         if category not in self.owners:
             self.owners[category] = ray.get(self.registry.owner.remote(category))
         return self.owners[category]

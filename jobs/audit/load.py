@@ -6,21 +6,22 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
-from manifests.freeze import read_shard
 
-from anomaly_core.preprocess import ImageError, Limits, decode
+from anomaly_core.preprocess import Decoded, ImageError, Limits, decode
 from jobs.access import AllowList
 from jobs.audit.child import DecodingChild
 from jobs.audit.fetch import FetchError, fetch
 from jobs.storage import StorageAccessError, filesystem, join, path_of
+from manifests.freeze import read_shard
 
 # When this many images of a shard are denied one after the other, it is the prefix, not the image.
 DENIED_IN_A_ROW = 20
@@ -72,7 +73,9 @@ class Load:
             raise RuntimeError(
                 f"shard {shard['shard']}: {len(rows)} rows in the frozen manifest, {shard['rows']} planned"
             )
-        loaded = list(self._images(rows.to_pylist(), careful=attempt > 1))
+        # Not the further columns: they are carried as they are, and a strange value in them is nobody's business here.
+        wanted = rows.select(["uri", "problem_code", "problem_message"]).to_pylist()
+        loaded = list(self._images(wanted, careful=attempt > 1))
         table = pa.Table.from_pylist(loaded, schema=pa.schema(LOADED))
         for field in LOADED:
             rows = rows.append_column(field, table[field.name])
@@ -81,9 +84,10 @@ class Load:
 
     def _images(self, rows: list[dict[str, Any]], careful: bool) -> Iterator[dict[str, Any]]:
         denied = 0
-        child = DecodingChild(self.settings.limits, self.settings.exif_orientation) if careful else None
+        child = DecodingChild(self._decoder()) if careful else None
         pool = ThreadPoolExecutor(self.settings.threads)
         try:
+            results: Iterator[dict[str, Any]]
             if child is not None:
                 fetched = [pool.submit(self._bytes, row) for row in rows]
                 results = (self._decode(f.result(), child) for f in fetched)
@@ -101,6 +105,9 @@ class Load:
             pool.shutdown(wait=False, cancel_futures=True)
             if child is not None:
                 child.close()
+
+    def _decoder(self) -> Callable[[bytes], Decoded]:
+        return partial(decode, limits=self.settings.limits, exif_orientation=self.settings.exif_orientation)
 
     def _image(self, row: dict[str, Any]) -> dict[str, Any]:
         return self._decode(self._bytes(row), None)
@@ -125,10 +132,7 @@ class Load:
         if data is None:
             return result
         try:
-            if child is not None:
-                image = child.decode(data, self.settings.decode_timeout)
-            else:
-                image = decode(data, self.settings.limits, exif_orientation=self.settings.exif_orientation)
+            image = child.decode(data, self.settings.decode_timeout) if child is not None else self._decoder()(data)
         except ImageError as error:
             _fail(result, "decode", error.code, error.message)
         else:
@@ -145,7 +149,8 @@ def _fail(result: dict[str, Any], stage: str, code: str, message: str) -> None:
 
 
 def _in_time(futures: list[Any], timeout: float) -> Iterator[dict[str, Any]]:
-    # A decoder that hangs holds its thread for ever. This process is then given up; Ray runs the shard again, carefully.
+    # A decoder that hangs holds its thread for ever. This process is then given up, and Ray runs the shard again,
+    # carefully.
     # Fetches have time-outs and finite retries of their own, so the wait allows for the longest of them.
     for future in futures:
         try:

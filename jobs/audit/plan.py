@@ -12,8 +12,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from manifests.freeze import FrozenManifest, freeze
-from manifests.schema import ManifestError
 
 from anomaly_core.bundle import Bundle
 from jobs.audit.config import AuditConfig
@@ -24,6 +22,8 @@ from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, n
 from jobs.audit.results import RESERVED
 from jobs.audit.write import shard_name
 from jobs.storage import download, exists, filesystem, join, listing, path_of, scratch, upload
+from manifests.freeze import FrozenManifest, freeze
+from manifests.schema import ManifestError
 
 # Names that the stages use between them; a manifest must not bring its own.
 _INTERNAL = frozenset(f.name for f in (*LOADED, *DECIDED)) | {"problem_code", "problem_message"}
@@ -96,8 +96,8 @@ def check_same(
         changed = [k for k in parts["code"] if record.parts["code"].get(k) != parts["code"][k]]
         raise AuditError(
             USAGE,
-            f"run {record.run_id} was begun with another version of the code ({', '.join(changed)}): finish it with that "
-            "version, or accept that its rows come from two with --accept-code-change",
+            f"run {record.run_id} was begun with another version of the code ({', '.join(changed)}): finish it with "
+            "that version, or accept that its rows come from two with --accept-code-change",
         )
     return [{"at": now(), "to": parts["code"]}]
 

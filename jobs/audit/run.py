@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from manifests.freeze import FrozenManifest
 
 from anomaly_core.bundle import Bundle, BundleError, cae_file
 from anomaly_core.device import Precision, resolve_device
@@ -43,6 +42,7 @@ from jobs.audit.write import WriteSettings
 from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import ray_session
 from jobs.storage import StorageAccessError, exists, scratch, write_bytes
+from manifests.freeze import FrozenManifest
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,7 @@ def _score(
         return {}
     with ray_session(config.object_store_memory):
         resources = divide(device, len(bundle.categories), config.scorers)
-        cae_files = {category: ray.put(bundle.files[cae_file(category)]) for category in bundle.categories}
-        registry = _registry(config, bundle, cae_files, precision, device, resources)
+        registry = _registry(bundle, precision, device, resources)
         receipts = _receipts(config, plan, bundle, precision, device, registry, resources)
         for rows, counts in receipts:
             watcher.shard_done(rows, counts)
@@ -177,7 +176,6 @@ def _receipts(
         decode_timeout=config.decode_timeout,
     )
     extract = ExtractSettings(
-        bundle=ray.put(bundle.without_autoencoders()),
         calibration={c: scores for c in bundle.categories if (scores := bundle.calibration_scores(c))},
         rule=bundle.decision_rule(config.min_confidence),
         trust_declared=config.trust_declared,
@@ -206,16 +204,10 @@ def _receipts(
         raise AuditError(exits.FAILED, f"{len(missing)} shards came back without a receipt; run the command again")
 
 
-def _registry(
-    config: AuditConfig,
-    bundle: Bundle,
-    cae_files: dict[str, Any],
-    precision: Precision,
-    device: str,
-    resources: Resources,
-) -> Any:
+def _registry(bundle: Bundle, precision: Precision, device: str, resources: Resources) -> Any:
+    # The files travel through the object store: verified once, here, and no node needs the bundle's storage.
+    cae_files = {category: ray.put(bundle.files[cae_file(category)]) for category in bundle.categories}
     settings = ScorerSettings(
-        cae_files=cae_files,
         score=bundle.score,
         device=device,
         precision=precision,
@@ -224,7 +216,11 @@ def _registry(
         cpus=resources.scorer_cpus,
         gpus=resources.scorer_gpus,
     )
-    return ray.remote(Registry).options(num_cpus=0, max_concurrency=8).remote(settings)
+    return (
+        ray.remote(Registry)
+        .options(num_cpus=0, max_concurrency=8)
+        .remote(settings, [ray.put(bundle.without_autoencoders())], cae_files)
+    )
 
 
 def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: float) -> Outcome:

@@ -22,12 +22,11 @@ RESTARTS = 3
 
 @dataclass(frozen=True)
 class ScorerSettings:
-    """How the scorer actors run. cae_files: category to an object reference of the bytes of its file.
+    """How the scorer actors run.
 
     processes: how many actors the categories are packed into. cpus, gpus: what each holds of the cluster's.
     """
 
-    cae_files: dict[str, Any]
     score: ScoreName
     device: str
     precision: Precision
@@ -45,10 +44,10 @@ class Scorer:
         torch.set_num_threads(settings.threads)
         self.scorers: dict[str, CategoryScorer] = {}
 
-    def score(self, category: str, layer2: npt.NDArray[Any], layer3: npt.NDArray[Any]) -> Scored:
-        """Score packed layers (see pack) of one category."""
+    def score(self, category: str, file: list[Any], layer2: npt.NDArray[Any], layer3: npt.NDArray[Any]) -> Scored:
+        """Score packed layers (see pack) of one category. file: reference of the bytes of its autoencoder."""
         if category not in self.scorers:
-            data = ray.get(self.settings.cae_files[category])
+            data = ray.get(file[0])
             self.scorers[category] = category_scorer(
                 data, category, self.settings.score, self.settings.device, self.settings.precision
             )
@@ -62,23 +61,31 @@ class Registry:
     outlive the job. It also counts attempts at shards and the seconds that stages spend.
     """
 
-    def __init__(self, settings: ScorerSettings):
-        self.settings = settings
+    def __init__(self, settings: ScorerSettings, bundle: list[Any], cae_files: dict[str, Any]):
+        """bundle: reference of the bundle without autoencoders, in a list. cae_files: references by category.
+
+        References come in containers, because Ray would fetch bare ones.
+        """
+        self.settings, self.bundle_reference, self.cae_files = settings, bundle, cae_files
         self.actors: list[Any] = []
         self.owners: dict[str, int] = {}
         self.attempts: Counter[int] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
         self.lock = threading.Lock()
 
-    def owner(self, category: str) -> Any:
-        """The handle of the actor that owns a category."""
+    def bundle(self) -> list[Any]:
+        """Reference of the bundle without its autoencoders."""
+        return self.bundle_reference
+
+    def owner(self, category: str) -> tuple[Any, list[Any]]:
+        """The handle of the actor that owns a category, and the reference of the category's file."""
         with self.lock:
             if category not in self.owners:
                 index = len(self.owners) % self.settings.processes
                 if index == len(self.actors):
                     self.actors.append(self._create())
                 self.owners[category] = index
-            return self.actors[self.owners[category]]
+            return self.actors[self.owners[category]], [self.cae_files[category]]
 
     def begin(self, shard: int) -> int:
         """Count an attempt at a shard; returns its number, from 1."""
@@ -89,7 +96,7 @@ class Registry:
     def spent(self, stage: str, seconds: float) -> None:
         """Add to the seconds of a stage."""
         with self.lock:
-            self.seconds[stage] += seconds
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def figures(self) -> dict[str, Any]:
         """What was counted: seconds by stage, shards that were tried again, owners of the categories."""

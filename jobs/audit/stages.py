@@ -8,6 +8,7 @@ or Ray would fuse loading into the extracting actor.
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,20 @@ def chain(
     context.target_max_block_size = None  # a number would split a shard above it over several blocks
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    with warnings.catch_warnings():
+        # Ray 2.60 has no other way to bound retries, whose number is endless by default; pyproject pins below 2.64.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+        return _chain(shards, load, extract, write, registry, resources)
+
+
+def _chain(
+    shards: list[dict[str, Any]],
+    load: LoadSettings,
+    extract: ExtractSettings,
+    write: WriteSettings,
+    registry: Any,
+    resources: Resources,
+) -> Dataset:
     return (
         ray.data.from_items(shards, override_num_blocks=len(shards))
         .map_batches(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from manifests.freeze import FrozenManifest
 from rich.table import Table
 
 from anomaly_core.bundle import Bundle
@@ -13,6 +12,7 @@ from jobs.audit.record import RunFolder
 from jobs.audit.run import Outcome
 from jobs.cli import console
 from jobs.storage import is_local, join
+from manifests.freeze import FrozenManifest
 
 
 def print_summary(config: AuditConfig, outcome: Outcome) -> None:
@@ -61,7 +61,8 @@ def query_line(output: str) -> str:
     """The line that queries the results of an output with DuckDB's own command line."""
     sql = (
         "SELECT run_date, category, decision, count(*) AS images FROM "
-        f"read_parquet('{join(output, 'results', '**', '*.parquet')}', hive_partitioning=true) GROUP BY ALL ORDER BY ALL"
+        f"read_parquet('{join(output, 'results', '**', '*.parquet')}', hive_partitioning=true) "
+        "GROUP BY ALL ORDER BY ALL"
     )
     prefix = "" if is_local(output) else "INSTALL httpfs; LOAD httpfs; "
     return f'duckdb -c "{prefix}{sql}"'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 import traceback
 from types import FrameType
@@ -60,11 +59,15 @@ def _with_progress(config: TrainingConfig) -> BundleManifest:
         BarColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
         lines: dict[str, TaskID] = {}
+        said: dict[str, str] = {}
 
         def watch(board: Board) -> None:
             for name, (stage, done, total) in board.items():
+                if not console.is_terminal and said.get(name) != stage:  # in a log, a line for each stage
+                    console.print(f"{name}: {stage}", markup=False)
+                said[name] = stage
                 if name not in lines:
                     lines[name] = progress.add_task(name, stage=stage, total=total)
                 progress.update(lines[name], stage=stage, completed=done, total=total)

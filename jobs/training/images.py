@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from manifests.build import is_image_name
 
 from anomaly_core.bundle import check_categories
 from anomaly_core.preprocess import SIZE, ImageError, decode
 from jobs.storage import listing, read_bytes
 from jobs.training.config import TrainingError
+from manifests.build import is_image_name
 
 READERS = 16
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import ray
 import torch
 
 from anomaly_core.bundle import ROUTER_FILE, CategoryInfo, RouterInfo, cae_file, save_pth, sha256
@@ -20,7 +19,7 @@ from anomaly_core.calibration import mean_plus_3sigma
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, BackboneForm, load_backbone
 from anomaly_core.scoring import CategoryScorer, ScoreName
-from anomaly_core.training import Recipe, extract_layers, fit_cae, fit_router
+from anomaly_core.training import Recipe, extract_layers, fit_cae, fit_router, split
 from jobs.storage import join, read_bytes, scratch, write_bytes
 from jobs.training.images import TrainingImages, decode_images
 
@@ -73,9 +72,11 @@ def fit_category(
         model = load_backbone(backbone, form, settings.device, DTYPES[settings.precision])
         placing = {"device": settings.device, "precision": settings.precision}
         extract_layers(pixels, model, layer2, layer3, progress=say("features"), **placing)  # type: ignore[arg-type]
+        fit, calibrate = (torch.from_numpy(i) for i in split(len(pixels), settings.recipe.held_out, settings.seed))
+        everything = len(fit) == len(pixels)
         fitted = fit_cae(
-            layer2,
-            layer3,
+            layer2 if everything else layer2[fit],
+            layer3 if everything else layer3[fit],
             settings.recipe,
             device=settings.device,
             precision=settings.precision,
@@ -84,7 +85,9 @@ def fit_category(
         )
         cae = load_cae(fitted.state, settings.device, DTYPES[settings.precision])
         scorer = CategoryScorer(cae, SCORE, settings.device, DTYPES[settings.precision])
-        scores = scorer(layer2, layer3).score.astype(np.float64)
+        scores = np.concatenate(
+            [scorer(layer2[i], layer3[i]).score for i in calibrate.split(scorer.micro_batch)]
+        ).astype(np.float64)
     info = CategoryInfo(
         images=len(images.uris),
         images_sha256=digest,
@@ -181,6 +184,7 @@ def _layers(count: int, precision: Precision, local: Path) -> tuple[torch.Tensor
 
 def _reporter(board: Any, task: str) -> Callable[[str], Callable[[int, int], None]]:
     def stage(name: str) -> Callable[[int, int], None]:
-        return lambda done, total: ray.get(board.write.remote(task, name, done, total))
+        # Not waited for: a task that waits gives its CPUs back, and Ray would start another beside it.
+        return lambda done, total: board.write.remote(task, name, done, total)
 
     return stage

@@ -1,0 +1,43 @@
+"""``line-audit manifest build``: the images below a folder or prefix, as a manifest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from jobs.audit import exits
+from jobs.cli import complain, console, note
+from jobs.storage import StorageAccessError, listing, normal, scratch, upload
+from manifests.build import BuildSummary, PathPattern, build, is_image_name
+from manifests.schema import ManifestError
+
+
+def build_manifest(source: str, output: str, pattern: str | None = None) -> BuildSummary:
+    """List the images below ``source`` and write the manifest ``output`` whole or not at all.
+
+    Raises ManifestError if there are no images or the pattern is wrong, StorageAccessError.
+    """
+    fields = PathPattern(pattern) if pattern is not None else None
+    source = normal(source)
+    entries = (asdict(entry) for entry in listing(source) if is_image_name(entry.relative_path))
+    with scratch() as local:
+        summary = build(entries, local / "manifest", fields)
+        if summary.rows == 0:
+            raise ManifestError(f"{source}: no images here; give the folder or prefix that holds them")
+        upload(local / "manifest", normal(output))
+    return summary
+
+
+def build_command(source: str, output: str, pattern: str | None) -> int:
+    """Build a manifest; returns the exit code: 0, 2 usage, 4 storage."""
+    try:
+        summary = build_manifest(source, output, pattern)
+    except (ManifestError, ValueError) as error:
+        complain(str(error))
+        return exits.USAGE
+    except StorageAccessError as error:
+        complain(str(error))
+        return exits.NO_ACCESS
+    if summary.unmatched:
+        note(f"{summary.unmatched:,} paths do not match the pattern; their line, camera and time are empty")
+    console.print(f"{summary.rows:,} images, {summary.bytes:,} bytes: {output}", markup=False, soft_wrap=True)
+    return exits.COMMITTED

@@ -1,0 +1,130 @@
+"""Manifests as JSON Lines: one object a line, UTF-8, also gzipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+
+from manifests.readers.batch import Problem, RowBuilder, malformed
+from manifests.readers.json_types import ColumnType
+from manifests.readers.lines import MAX_LINE, Line, lines, opened, replaced
+from manifests.schema import KNOWN_COLUMNS, MAX_COLUMNS, NOT_UTF8, TYPED_EXTRAS, ManifestError
+
+MAX_KEY = 255  # characters
+MAX_DEPTH = 100  # well below where Python's own parser and writer give up
+
+
+class JsonlReader:
+    """Reads a JSON Lines manifest, twice: the types of further columns are what all rows have in common.
+
+    Raises ManifestError if no row has a uri, and if there are more than 1,000 different keys.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._types: dict[str, ColumnType] = {}
+        fixed = {field.name: field for field in TYPED_EXTRAS}
+        seen: dict[str, None] = {}
+        rows = 0
+        for _, row, _ in self._rows():
+            rows += 1
+            for key, value in row.items():
+                if key not in seen:
+                    seen[key] = None
+                    if len(seen) > MAX_COLUMNS:
+                        raise ManifestError(
+                            f"{path}: more than {MAX_COLUMNS} different keys; a key becomes a column, so "
+                            "keys that differ from row to row belong into one nested object"
+                        )
+                    if key not in KNOWN_COLUMNS.names and key not in fixed:
+                        self._types[key] = ColumnType()
+                if key in self._types:
+                    self._types[key].see(value)
+        if rows and "uri" not in seen:
+            raise ManifestError(f'{path}: no row has a uri; write one object a line, such as {{"uri": "s3://..."}}')
+        extras = [key for key in seen if key not in KNOWN_COLUMNS.names]
+        self.schema_extras: pa.Schema = pa.schema(
+            [fixed[key] if key in fixed else pa.field(key, self._types[key].arrow) for key in extras]
+        )
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Batches of `batch_schema(schema_extras)`, in file order."""
+        builder = RowBuilder(self._path, self.schema_extras)
+        for line, row, problem in self._rows():
+            for key in row:
+                if key in self._types:
+                    row[key] = self._types[key].convert(row[key])
+                elif key not in builder.names:
+                    raise ManifestError(f"{self._path}: key {key!r} came while the file was read; copy the file first")
+            builder.add(row, line.number, len(line.data), problem)
+            if builder.full:
+                yield builder.flush()
+        if len(builder):
+            yield builder.flush()
+
+    def _rows(self) -> Iterator[tuple[Line, dict[str, Any], Problem | None]]:
+        with opened(self._path) as stream:
+            for line in lines(self._path, stream):
+                if not line.blank:
+                    yield line, *parse_line(line)
+
+
+def parse_line(line: Line) -> tuple[dict[str, Any], Problem | None]:
+    """The object of a line, empty if it is none, and what is wrong with the line."""
+    problem = None
+    try:
+        text = line.data.decode()
+    except UnicodeDecodeError:
+        text = line.data.decode(errors="replace")
+        problem = Problem(NOT_UTF8, f"line {line.number}: not UTF-8: {text[:200]}")
+    if line.cut:
+        return {}, malformed(line.number, f"longer than {MAX_LINE} bytes", text)
+    try:
+        row = json.loads(text.strip(), object_pairs_hook=_object, parse_constant=_no_constant)
+        if text.count("[") + text.count("{") > MAX_DEPTH and _depth(row) > MAX_DEPTH:
+            raise RecursionError
+        if "\\u" in text and not _is_unicode(row):
+            problem = Problem(NOT_UTF8, f"line {line.number}: half of a surrogate pair: {text[:200]}")
+            row = json.loads(replaced(json.dumps(row, ensure_ascii=False)))
+    except ValueError as error:
+        return {}, malformed(line.number, f"not JSON ({error})", text)
+    except RecursionError:
+        return {}, malformed(line.number, "nested too deep", text)
+    if not isinstance(row, dict):
+        return {}, malformed(line.number, "not a JSON object", text)
+    for key in [key for key in row if not key or len(key) > MAX_KEY or not key.isprintable()]:
+        del row[key]
+        problem = malformed(line.number, f"key {key[:40]!r} cannot name a column", text)
+    return row, problem
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inner = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        level = [v for values in inner for v in values]
+    return depth
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _is_unicode(row: Any) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

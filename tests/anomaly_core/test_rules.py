@@ -1,0 +1,195 @@
+"""Calibration, decision, metrics and the choice of device and precision."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomaly_core import device
+from anomaly_core.calibration import mean_plus_3sigma, p_value
+from anomaly_core.decision import DecisionRule
+from anomaly_core.device import full_float32, resolve_device, resolve_precision
+from anomaly_core.metrics import Rates, image_auroc, rates
+from tests.reference import pipeline
+
+# ------------------------------------------------------------------------------------------------ calibration
+
+
+def test_mean_plus_3sigma_by_hand() -> None:
+    assert mean_plus_3sigma([2, 4, 4, 4, 5, 5, 7, 9]) == 5 + 3 * 2
+    assert mean_plus_3sigma([0.25]) == 0.25
+    assert mean_plus_3sigma(np.full(1000, 0.1, dtype=np.float32)) == pytest.approx(0.1, rel=1e-6)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=40))
+def test_mean_plus_3sigma_equals_the_restatement(scores: list[float]) -> None:
+    want = pipeline.thresholds({"x": scores})["x"]
+    assert mean_plus_3sigma(scores) == pytest.approx(want, rel=1e-9)
+    assert mean_plus_3sigma(scores) >= statistics.fmean(scores) * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("scores", [[], [1.0, math.nan], [math.inf], [1.0, -math.inf]])
+def test_a_threshold_needs_finite_scores(scores: list[float]) -> None:
+    with pytest.raises(ValueError, match="at least one score"):
+        mean_plus_3sigma(scores)
+
+
+def test_p_value_counts_itself_and_ties() -> None:
+    calibration = [0.1, 0.2, 0.3, 0.4]
+    assert p_value(0.05, calibration) == 1.0
+    assert p_value(0.5, calibration) == pytest.approx(1 / 5)
+    assert p_value(0.3, calibration) == pytest.approx(3 / 5)
+    assert p_value(0.3000001, calibration) == pytest.approx(2 / 5)
+    assert p_value(0.5, []) == 1.0
+
+
+def test_p_values_of_normal_images_are_valid() -> None:
+    """Over exchangeable scores, a share of at most a of the p-values is at most a."""
+    scores = list(np.random.default_rng(0).gamma(2, size=60))
+    values = [p_value(score, scores[:i] + scores[i + 1 :]) for i, score in enumerate(scores)]
+    for level in (0.05, 0.1, 0.5):
+        assert sum(value <= level for value in values) / len(values) <= level
+
+
+# --------------------------------------------------------------------------------------------------- decision
+
+HIGH = "score_at_or_above_threshold"
+LOW = "low_routing_confidence"
+OTHER = "declared_category_disagrees"
+
+
+@pytest.mark.parametrize(
+    ("score", "confidence", "declared", "decision", "reason"),
+    [
+        (0.9, 0.9, None, "normal", None),
+        (0.9, 0.9, "cap", "normal", None),
+        (0.9, 0.5, "cap", "normal", None),
+        (0.9, 0.4999, None, "review", LOW),
+        (0.9, 0.9, "gear", "review", OTHER),
+        (0.9, 0.9, "", "review", OTHER),
+        (0.9, 0.1, "gear", "review", f"{LOW},{OTHER}"),
+        (1.0, 0.9, None, "anomalous", HIGH),
+        (1.1, 0.9, "cap", "anomalous", HIGH),
+        (1.1, 0.1, None, "anomalous", f"{HIGH},{LOW}"),
+        (1.1, 0.9, "gear", "anomalous", f"{HIGH},{OTHER}"),
+        (1.1, 0.1, "gear", "anomalous", f"{HIGH},{LOW},{OTHER}"),
+        (math.nextafter(1.0, 0.0), 0.9, None, "normal", None),
+    ],
+)
+def test_decisions(score: float, confidence: float, declared: str | None, decision: str, reason: str | None) -> None:
+    rule = DecisionRule(min_confidence=0.5)
+    assert rule(score, 1.0, confidence=confidence, category="cap", declared=declared) == (decision, reason)
+
+
+@pytest.mark.parametrize(
+    ("score", "want"), [(1.0, ("anomalous", HIGH)), (2.0, ("anomalous", HIGH)), (0.99, ("normal", None))]
+)
+def test_the_references_rule_knows_no_doubts(score: float, want: tuple[str, str | None]) -> None:
+    rule = DecisionRule(reference=True, min_confidence=0.99)
+    assert rule(score, 1.0, confidence=0.01, category="cap", declared="gear") == want
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_a_score_that_is_no_number_never_lets_a_part_pass(reference: bool) -> None:
+    try:
+        decision, _ = DecisionRule(reference=reference)(
+            math.nan, 1.0, confidence=0.9, category="cap", declared=None
+        )
+    except ValueError:
+        return
+    assert decision != "normal"
+
+
+def test_a_confidence_that_is_no_number_is_a_doubt() -> None:
+    decision, _ = DecisionRule()(0.1, 1.0, confidence=math.nan, category="cap", declared=None)
+    assert decision == "review"
+
+
+# ---------------------------------------------------------------------------------------------------- metrics
+
+
+def test_auroc_is_the_share_of_pairs_in_order() -> None:
+    assert image_auroc([False, False, True], [0.1, 0.2, 0.3]) == 1.0
+    assert image_auroc([True, False, False], [0.1, 0.2, 0.3]) == 0.0
+    assert image_auroc([False, True, False, True], [0.1, 0.2, 0.3, 0.4]) == 0.75
+    assert image_auroc([0, 1], [0.5, 0.5]) == 0.5
+    generator = np.random.default_rng(0)
+    truth, scores = generator.random(40) < 0.4, generator.integers(0, 10, 40)
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[truth] for b in scores[~truth]]
+    assert image_auroc(truth, scores) == pytest.approx(np.mean(pairs))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("truth", [[True, True], [False, False], []])
+def test_auroc_of_one_class_is_refused(truth: list[bool]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        image_auroc(truth, [0.1, 0.2][: len(truth)])
+
+
+def test_rates_count_each_kind() -> None:
+    truth = [False, False, False, True, True, True, True]
+    rejected = [False, True, True, True, False, True, False]
+    assert rates(truth, rejected) == Rates(good=3, defective=4, false_rejects=2, escapes=2)
+    assert rates([], []) == Rates(0, 0, 0, 0)
+    assert rates([True], [True]) == Rates(0, 1, 0, 0)
+
+
+# ----------------------------------------------------------------------------------------------------- device
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_takes_cuda_where_it_is(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert resolve_device("auto") == resolve_device() == ("cuda" if there else "cpu")
+    assert resolve_device("cpu") == "cpu"
+
+
+def test_cuda_that_is_not_there_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"--device cuda: .*no CUDA device.*--device cpu"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("cuda") == "cuda"
+
+
+@pytest.mark.parametrize("word", ["gpu", "", "CPU", "cuda:0", "mps"])
+def test_other_devices_are_refused(word: str) -> None:
+    with pytest.raises(ValueError, match=f"--device {word}: must be auto, cpu or cuda"):
+        resolve_device(word)
+
+
+@pytest.mark.parametrize(
+    ("choice", "where", "amx", "want"),
+    [
+        ("auto", "cuda", False, "bfloat16"), ("auto", "cpu", True, "bfloat16"), ("auto", "cpu", False, "float32"),
+        ("float32", "cuda", True, "float32"), ("bfloat16", "cpu", False, "bfloat16"),
+    ],
+)  # fmt: skip
+def test_precision(monkeypatch: pytest.MonkeyPatch, choice: str, where: str, amx: bool, want: str) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert resolve_precision(choice, where) == want
+    assert device.DTYPES[want] in (torch.float32, torch.bfloat16)
+
+
+def test_without_the_query_for_amx_the_answer_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert resolve_precision("auto", "cpu") == "float32"
+
+
+@pytest.mark.parametrize("word", ["float16", "fp32", "", "half"])
+def test_other_precisions_are_refused(word: str) -> None:
+    with pytest.raises(ValueError, match=f"--precision {word}: must be auto, float32 or bfloat16"):
+        resolve_precision(word, "cpu")
+
+
+def test_full_float32_switches_tf32_off() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    full_float32()
+    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32

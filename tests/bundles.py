@@ -1,0 +1,87 @@
+"""Bundles for tests: the real architectures with seeded random weights, written in no time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from anomaly_core.bundle import (
+    BACKBONE_FILE,
+    BUNDLE_FILE,
+    ROUTER_FILE,
+    THRESHOLDS_FILE,
+    BackboneInfo,
+    BundleManifest,
+    CategoryInfo,
+    RouterInfo,
+    cae_file,
+    save_pth,
+    sha256,
+)
+from anomaly_core.cae import CAE
+from anomaly_core.features import random_backbone_state
+from anomaly_core.preprocess import normalise
+from anomaly_core.router import build_router
+
+
+def random_pixels(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Smooth random pictures, uint8 (count, 224, 224, 3)."""
+    coarse = torch.rand(count, 3, 7, 7, generator=torch.Generator().manual_seed(seed))
+    fine = torch.nn.functional.interpolate(coarse, (224, 224), mode="bilinear")
+    return (fine.permute(0, 2, 3, 1) * 255).byte().numpy()
+
+
+def write_random_bundle(
+    folder: Path,
+    categories: Sequence[str] = ("cap", "gear", "tile"),
+    *,
+    seed: int = 0,
+    threshold: float = 1.0,
+    reference: bool = False,
+) -> Path:
+    """A bundle of random weights whose thresholds are all ``threshold``; with reference, the reference's files only.
+
+    A random CAE reconstructs little, so scores are the size of squared features: some above 1, some below.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    router = build_router(len(categories))
+    backbone = random_backbone_state(normalise(torch.from_numpy(random_pixels(4, seed))), seed)
+    files = {ROUTER_FILE: save_pth({"model_state_dict": router.state_dict()})}
+    for category in categories:
+        files[cae_file(category)] = save_pth(CAE().state_dict())
+    files[THRESHOLDS_FILE] = (json.dumps(dict.fromkeys(categories, threshold)) + "\n").encode()
+    if reference:
+        (folder.parent / "backbone.pth").write_bytes(save_pth(backbone))
+    else:
+        files[BACKBONE_FILE] = save_pth(backbone)
+        info = CategoryInfo(
+            images=4,
+            images_sha256="0" * 64,
+            losses=[1.0],
+            best_epoch=0,
+            seconds=0.1,
+            threshold=threshold,
+            calibration_scores=[threshold],
+        )
+        files[BUNDLE_FILE] = BundleManifest(
+            created_by="tests",
+            created_at="2026-01-01T00:00:00+00:00",
+            categories=list(categories),
+            backbone=BackboneInfo(form="v1.5", source="random", sha256=sha256(files[BACKBONE_FILE])),
+            router=RouterInfo(source="random"),
+            precision="float32",
+            recipe={"name": "random"},
+            threshold_rule="mean_plus_3sigma",
+            calibrated_on="training_images",
+            training=dict.fromkeys(categories, info),
+            files={name: sha256(data) for name, data in files.items()},
+        ).to_bytes()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder

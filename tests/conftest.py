@@ -1,0 +1,41 @@
+"""The real images and weights, which lie outside the project: where they are, and what was skipped without them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "LINE_AUDIT_SHARED"
+REASON = f"no real images and weights ({VARIABLE})"
+
+
+def shared_root() -> Path | None:
+    """The folder with data/ and weights/: the one that the variable names, else the one beside the project; or None."""
+    named = os.environ.get(VARIABLE)
+    root = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+    return root if (root / "data" / "mvtec224").is_dir() and (root / "weights").is_dir() else None
+
+
+@pytest.fixture(scope="session", name="shared_root")
+def _shared_root() -> Path:
+    """shared_root(), for tests marked ``shared``: without the marker a test would fail where the folder is absent."""
+    root = shared_root()
+    assert root is not None, "a test that uses shared_root needs @pytest.mark.shared"
+    return root
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``shared`` are skipped where the folder is absent."""
+    if shared_root() is None:
+        for item in items:
+            if item.get_closest_marker("shared"):
+                item.add_marker(pytest.mark.skip(reason=REASON))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were skipped for want of the folder: a green run without them has checked less."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(REASON in str(report.longrepr) for report in skipped)
+    terminalreporter.write_line(f"{count} tests skipped: {REASON}")

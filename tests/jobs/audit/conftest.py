@@ -1,0 +1,68 @@
+"""An archive with every kind of row, a bundle of random weights, and one embedded Ray for the folder's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.cluster_session import ray_session
+from tests.bundles import random_pixels, write_random_bundle
+
+GOOD = 26
+
+
+@pytest.fixture(scope="package")
+def ray_cluster() -> Iterator[None]:
+    """An embedded Ray that all tests of this folder share."""
+    with ray_session(512 * 2**20):
+        yield
+
+
+@pytest.fixture(scope="package")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bundle whose threshold lies among the scores of the archive."""
+    return str(write_random_bundle(tmp_path_factory.mktemp("bundle") / "bundle", threshold=7.0))
+
+
+@pytest.fixture(scope="package")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """26 readable images, and a manifest of 34 rows: every image once, and eight rows that must fail."""
+    root = tmp_path_factory.mktemp("archive")
+    write_archive(root)
+    return root
+
+
+EXPECTED_FAILURES = {
+    "decode/empty_object": 1,
+    "decode/html_document": 1,
+    "decode/truncated_image": 1,
+    "fetch/missing_object": 1,
+    "fetch/not_allowed": 2,
+    "manifest/duplicate": 1,
+    "manifest/empty_uri": 1,
+}
+
+
+def write_archive(root: Path) -> None:
+    """Images, broken files, and ``manifest.csv`` with relative URIs and a column of its own."""
+    images = root / "images"
+    images.mkdir(parents=True)
+    for i, pixels in enumerate(random_pixels(GOOD, seed=3)):
+        picture = Image.fromarray(pixels).resize((300 + i, 200), Image.Resampling.BICUBIC)
+        picture.save(images / f"{i:03d}.{'png' if i % 2 else 'jpg'}")
+    (images / "empty.png").write_bytes(b"")
+    (images / "page.jpg").write_bytes(b"<!DOCTYPE html><html><body>404</body></html>")
+    whole = (images / "000.jpg").read_bytes()
+    (images / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    names = [f"images/{i:03d}.{'png' if i % 2 else 'jpg'}" for i in range(GOOD)]
+    bad = ["images/empty.png", "images/page.jpg", "images/cut.jpg", "images/none.png", "../outside.png"]
+    uris = [*names, *bad, names[4], "", "http://169.254.169.254/latest/meta-data/"]
+    lines = ["uri,line,batch,declared_category"]
+    lines += [f"{uri},L{i % 3},batch-{i // 10}," for i, uri in enumerate(uris)]
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+
+
+ROWS = GOOD + 8

@@ -1,0 +1,298 @@
+"""The app: served for real, called as a program would, held against the inspector on the same bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from anomaly_core.bundle import (
+    BACKBONE_FILE,
+    BUNDLE_FILE,
+    ROUTER_FILE,
+    THRESHOLDS_FILE,
+    BackboneInfo,
+    BundleManifest,
+    CategoryInfo,
+    RouterInfo,
+    cae_file,
+    save_pth,
+    sha256,
+)
+from anomaly_core.cae import CAE
+from anomaly_core.features import random_backbone_state
+from anomaly_core.inspector import Inspector
+from anomaly_core.preprocess import normalise
+from anomaly_core.router import build_router
+from jobs import app as app_module
+from jobs.app import app_command, build, launch
+from jobs.bundles import read_bundle
+from jobs.storage import StorageAccessError
+
+CATEGORIES = ["bolt", "plate", "ring"]
+
+
+def picture(seed: int, size: tuple[int, int] = (300, 180)) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def write_bundle(folder: Path) -> None:
+    """A whole bundle of seeded random weights: it scores, though its scores mean nothing."""
+    settle = np.stack([np.asarray(picture(seed, (224, 224))) for seed in range(4)])
+    torch.manual_seed(0)
+    files = {
+        BACKBONE_FILE: save_pth(random_backbone_state(normalise(torch.tensor(settle)))),
+        ROUTER_FILE: save_pth(build_router(len(CATEGORIES)).state_dict()),
+        THRESHOLDS_FILE: json.dumps({c: 0.5 + n for n, c in enumerate(CATEGORIES)}).encode(),
+        **{cae_file(c): save_pth(CAE().state_dict()) for c in CATEGORIES},
+    }
+    digests = {name: sha256(data) for name, data in files.items()}
+    training = {
+        c: CategoryInfo(
+            images=1,
+            images_sha256="0" * 64,
+            losses=[1.0],
+            best_epoch=0,
+            seconds=0.0,
+            threshold=0.5 + n,
+            calibration_scores=[0.5 + n],
+        )
+        for n, c in enumerate(CATEGORIES)
+    }
+    manifest = BundleManifest(
+        created_by="a test",
+        created_at="2026-03-14T00:00:00+00:00",
+        categories=CATEGORIES,
+        backbone=BackboneInfo(form="v1.5", source="random:0 <b>", sha256=digests[BACKBONE_FILE]),
+        router=RouterInfo(source="random"),
+        precision="float32",
+        recipe={},
+        threshold_rule="set by hand",
+        calibrated_on="training_images",
+        training=training,
+        files=digests,
+    )
+    for name, data in (files | {BUNDLE_FILE: manifest.to_bytes()}).items():
+        (folder / name).write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    write_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inspector(bundle_folder: Path) -> Inspector:
+    return Inspector(read_bundle(str(bundle_folder)), "cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def url(inspector: Inspector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        blocks = build(inspector)
+        yield launch(blocks, "127.0.0.1", 0)
+        blocks.close()
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Client:
+    return Client(url, verbose=False)
+
+
+def ask(client: Client, folder: Path, name: str, data: bytes) -> dict[str, Any]:
+    path = folder / name
+    path.write_bytes(data)
+    answer = client.predict(handle_file(path), api_name="/inspect")
+    assert isinstance(answer, dict)
+    return answer
+
+
+def rotated_jpeg() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(picture(3), "JPEG", quality=60, exif=exif)
+
+
+def sixteen_bit() -> bytes:
+    values = np.random.default_rng(4).integers(0, 65536, (90, 120), dtype=np.uint16)
+    return encoded(Image.fromarray(values), "PNG")
+
+
+SCORED = {
+    "a.png": lambda: encoded(picture(1), "PNG"),
+    "sixteen.png": sixteen_bit,
+    "turned.jpg": rotated_jpeg,
+    "named.jpg": lambda: encoded(picture(5), "TIFF"),
+    "palette.gif": lambda: encoded(picture(6).convert("P"), "GIF"),
+    "alpha.webp": lambda: encoded(picture(7).convert("RGBA"), "WEBP", lossless=True),
+    "cmyk.tif": lambda: encoded(picture(8).convert("CMYK"), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_the_endpoint_answers_what_the_inspector_says_of_the_same_bytes(
+    client: Client, inspector: Inspector, tmp_path: Path, name: str
+) -> None:
+    data = SCORED[name]()
+    expected = inspector.inspect(data)
+    assert ask(client, tmp_path, name, data) == {
+        "status": "scored",
+        "width": expected.width,
+        "height": expected.height,
+        "category": expected.category,
+        "category_confidence": expected.confidence,
+        "score": expected.score,
+        "threshold": expected.threshold,
+        "margin": expected.margin,
+        "decision": expected.decision,
+        "decision_reason": expected.reason,
+        "peak_x": expected.peak[0],
+        "peak_y": expected.peak[1],
+        "bundle_digest": inspector.bundle.digest,
+    }
+
+
+BROKEN = {
+    "page.jpg": (b"<!DOCTYPE html><html><body>404</body></html>", "html_document"),
+    "cut.png": (encoded(picture(1), "PNG")[:-400], "truncated_image"),
+    "notes.png": (b"not an image at all", "unsupported_format"),
+    "empty.png": (b"", "empty_object"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_is_no_image_is_answered_with_its_code(client: Client, tmp_path: Path, name: str) -> None:
+    data, code = BROKEN[name]
+    answer = ask(client, tmp_path, name, data)
+    assert (answer["status"], answer["decision"], answer["error_code"]) == ("failed", "failed", code)
+    assert answer["error_message"]
+    assert "score" not in answer
+
+
+def test_the_endpoint_reads_no_file_of_the_server_that_was_not_uploaded(url: str, bundle_folder: Path) -> None:
+    secret = bundle_folder / "secret.png"
+    secret.write_bytes(encoded(picture(1), "PNG"))
+    for payload in ({"path": str(secret), "meta": {"_type": "gradio.FileData"}}, {"path": str(secret)}):
+        begun = httpx.post(f"{url}gradio_api/call/inspect", json={"data": [payload]})
+        if begun.is_success:
+            said = httpx.get(f"{url}gradio_api/call/inspect/{begun.json()['event_id']}", timeout=60).text
+            assert "event: error" in said
+            assert "score" not in said
+
+
+def test_the_page_asks_nothing_of_other_hosts_and_offers_one_endpoint(url: str, client: Client) -> None:
+    config = httpx.get(f"{url}config").json()
+    assert config["analytics_enabled"] is False
+    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/inspect"]
+    assert "googleapis" not in httpx.get(url).text + httpx.get(f"{url}theme.css").text
+
+
+def test_an_upload_above_the_limit_is_refused(url: str) -> None:
+    files = {"files": ("big.png", b"\0" * (64 * 2**20 + 1))}
+    assert httpx.post(f"{url}gradio_api/upload", files=files, timeout=60).status_code == 413
+
+
+def shown(inspector: Inspector, data: bytes | None) -> str:
+    """What the page shows of an image, as the event of the upload makes it."""
+    (event,) = [fn for fn in build(inspector).fns.values() if fn.name == "show"]
+    assert event.fn is not None
+    return "".join(event.fn(data))
+
+
+def test_the_page_shows_the_figures_and_three_pictures(inspector: Inspector) -> None:
+    data = encoded(picture(1, (1300, 700)), "PNG")
+    expected, page = inspector.inspect(data), shown(inspector, data)
+    for text in (expected.category, f"{expected.score:.6g}", f"{expected.margin:.4f}", "1,300 x 700 px"):
+        assert f"<dd>{text}</dd>" in page
+    assert f"<dd>x {expected.peak[0]:,.0f}, y {expected.peak[1]:,.0f} px</dd>" in page
+    assert f"la-badge la-{expected.decision}" in page
+    assert page.count("data:image/png;base64,") == 3
+
+
+def test_the_page_says_why_a_file_was_not_scored_and_clears(inspector: Inspector) -> None:
+    page = shown(inspector, BROKEN["page.jpg"][0])
+    assert "<dd>html_document</dd>" in page
+    assert "HTML or XML document" in page
+    hostile = shown(inspector, b"<img src=x onerror=alert(1)>")
+    assert "<img src=x" not in hostile
+    assert "&lt;img" in hostile
+    assert "data:image" not in shown(inspector, None)
+
+
+def test_each_decision_has_its_badge_and_its_reason_in_words(
+    inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = inspector.inspect(encoded(picture(1), "PNG"))
+    cases = (
+        ("normal", None, "The score is below the threshold."),
+        ("anomalous", "score_at_or_above_threshold", "The score is at or above the threshold."),
+        ("review", "low_routing_confidence", "A person should look at this part."),
+    )
+    for decision, reason, words in cases:
+        one = replace(found, decision=decision, reason=reason)  # type: ignore[arg-type]
+        monkeypatch.setattr(inspector, "inspect", lambda data, one=one: one)
+        page = shown(inspector, b"any")
+        assert f"la-{decision}'>{decision.capitalize()}<" in page
+        assert words in page
+        assert ("uncertain" in page) == (decision == "review")
+
+
+def test_the_facts_name_every_category_and_are_escaped(inspector: Inspector) -> None:
+    text = json.dumps(build(inspector, ["a warning"]).get_config_file()["components"], default=str)
+    for category, threshold in inspector.bundle.thresholds.items():
+        assert f"<td>{category}</td><td>{threshold:.6g}</td>" in text
+    assert inspector.bundle.digest in text
+    assert "a warning" in text
+    assert "random:0 &lt;b&gt;" in text
+
+
+def command(bundle: Path, *, port: int = 0, device: str = "cpu", precision: str = "auto") -> int:
+    return app_command(str(bundle), "127.0.0.1", port, device, precision, None, None)
+
+
+def test_a_bundle_that_is_not_there_or_damaged_returns_2(
+    tmp_path: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(tmp_path / "nowhere") == 2
+    for name in (BUNDLE_FILE, THRESHOLDS_FILE):
+        (tmp_path / name).write_bytes((bundle_folder / name).read_bytes() + b" ")
+    assert command(tmp_path) == 2
+    assert BUNDLE_FILE in capsys.readouterr().err
+
+
+def test_arguments_that_do_not_fit_return_2(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    assert command(bundle_folder, precision="bfloat16") == 2
+    assert command(bundle_folder, device="tpu") == 2
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert command(bundle_folder, port=taken.getsockname()[1]) == 2
+
+
+def test_storage_that_refuses_returns_4(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageAccessError("no credentials for s3://models")
+
+    monkeypatch.setattr(app_module, "read_bundle", refuse)
+    assert app_command("s3://models/b", "127.0.0.1", 0, "cpu", "auto", None, None) == 4
+    assert "no credentials" in capsys.readouterr().err

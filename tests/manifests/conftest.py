@@ -1,0 +1,53 @@
+"""Freezing some text or table and getting its rows back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from manifests.freeze import FrozenManifest, freeze, read_shard
+
+
+class Frozen:
+    """A frozen manifest with its rows in memory."""
+
+    def __init__(self, folder: Path, frozen: FrozenManifest):
+        self.frozen, self.folder = frozen, folder
+        tables = [read_shard(folder / shard.part, shard.row_group) for shard in frozen.shards]
+        self.table = pa.concat_tables(tables)
+        self.rows: list[dict[str, Any]] = self.table.to_pylist()
+
+    def column(self, name: str) -> list[Any]:
+        values: list[Any] = self.table[name].to_pylist()
+        return values
+
+
+Freezer = Callable[..., Frozen]
+
+
+def freeze_content(root: Path, content: bytes | str | pa.Table, name: str, **settings: Any) -> Frozen:
+    """Write the content as a manifest of that name below root, and freeze it."""
+    source = root / name
+    if isinstance(content, pa.Table):
+        pq.write_table(content, source)
+    else:
+        source.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return Frozen(root / "frozen", freeze(source, root / "frozen", **settings))
+
+
+@pytest.fixture
+def frozen_from(tmp_path: Path) -> Freezer:
+    """freeze_content in a new folder for every call."""
+    count = iter(range(1000))
+
+    def run(content: bytes | str | pa.Table, name: str, **settings: Any) -> Frozen:
+        root = tmp_path / str(next(count))
+        root.mkdir()
+        return freeze_content(root, content, name, **settings)
+
+    return run
