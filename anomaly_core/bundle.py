@@ -250,8 +250,10 @@ def load_pth(files: Mapping[str, bytes], name: str) -> object:
         raise BundleError(f"{name} is missing from the bundle")
     try:
         return torch.load(io.BytesIO(files[name]), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ValueError ... on foreign bytes
-        raise BundleError(f"{name} cannot be loaded as tensors only: {str(error).splitlines()[0][:200]}") from error
+    except Exception as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        # torch raises UnpicklingError, RuntimeError, EOFError, ValueError ... on foreign bytes
+        raise BundleError(f"{name} cannot be loaded as tensors only: {said}") from error
 
 
 def save_pth(state: object) -> bytes:

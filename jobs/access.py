@@ -6,7 +6,7 @@ import os
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from jobs.storage import parent, path_of, scheme_of
 
@@ -37,13 +37,25 @@ class AllowList:
 
     def resolve(self, uri: str) -> str:
         """The URI to read. Raises NotAllowed if it leads, or could lead, outside the allowed prefixes."""
+        try:
+            return self._resolve(uri)
+        except ValueError as error:  # of the parsers, on what is no address at all
+            raise NotAllowed(f"not an address ({error})") from error
+
+    def _resolve(self, uri: str) -> str:
         if "://" not in uri and not uri.startswith("/"):
-            uri = f"{self.base}/{uri}"
+            uri = f"{self.base.rstrip('/')}/{uri}"
         scheme = scheme_of(uri)
         if scheme == "file":
             return self._local(path_of(uri))
         if ".." in uri.split("/"):
             raise NotAllowed("'..' in the path")
+        if "?versionId=" in uri:
+            raise NotAllowed("a version in the address; put it into the column version_id")
+        if uri in self.prefixes:
+            return uri
+        if scheme in ("http", "https") and not _plain(uri):
+            raise NotAllowed("an http address with '..', a query, a fragment or a control character")
         if "\\" in uri or "@" in urlsplit(uri).netloc:
             raise NotAllowed("backslash or user name in the address")
         for prefix in self.prefixes:
@@ -63,6 +75,12 @@ class AllowList:
             if real == root or real.startswith(root.rstrip("/") + "/"):
                 return real
         raise NotAllowed(f"outside the allowed folders ({', '.join(self.prefixes)}); see --allow")
+
+
+def _plain(uri: str) -> bool:
+    # Clients clean an address up before they ask for it; one that needs none of that stays under its prefix.
+    decoded = unquote(uri)
+    return not (set("?#\\") & set(decoded) or ".." in decoded.split("/") or any(c <= " " for c in decoded))
 
 
 def _root(uri: str) -> str:

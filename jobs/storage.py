@@ -29,6 +29,10 @@ _S3_OPTIONS: dict[str, Any] = {
         "retries": {"mode": "standard", "max_attempts": 5},
     },
 }
+_S3_ONCE: dict[str, Any] = {
+    **_S3_OPTIONS,
+    "config_kwargs": {**_S3_OPTIONS["config_kwargs"], "retries": {"mode": "standard", "total_max_attempts": 1}},
+}
 _S3 = ("s3", "s3a")
 
 
@@ -53,31 +57,41 @@ def scheme_of(uri: str) -> str:
     return head.lower() if separator and head.replace("+", "").replace("-", "").isalnum() else "file"
 
 
-def filesystem(uri: str) -> AbstractFileSystem:
+def filesystem(uri: str, *, retrying: bool = True) -> AbstractFileSystem:
     """The file system of a URI. Its instances are cached by fsspec, so this is cheap.
 
-    Raises ValueError naming the scheme if nothing installed can read it.
+    retrying: False for a caller with retries of its own, which those of the clients would multiply. Raises ValueError
+    naming the scheme if nothing installed can read it.
     """
     scheme = scheme_of(uri)
-    options = _S3_OPTIONS if scheme in _S3 else {"allow_redirects": False} if scheme in ("http", "https") else {}
+    options: dict[str, Any] = {}
+    if scheme in _S3:
+        options = _S3_OPTIONS if retrying else _S3_ONCE
+    elif scheme in ("http", "https"):
+        options = {"allow_redirects": False}
     try:
-        return fsspec.filesystem(scheme, **options)
-    except (ValueError, ImportError) as error:
-        raise ValueError(f"{uri}: no storage for scheme {scheme!r} ({error})") from error
+        fs = fsspec.filesystem(scheme, **options)
+    except Exception as error:  # a scheme that wants more than a name says so with whatever its constructor raises
+        raise ValueError(f"{uri}: no storage for scheme {scheme!r} ({type(error).__name__}: {error})") from error
+    if scheme in _S3 and not retrying:
+        fs.retries = 1
+    return fs
 
 
 def path_of(uri: str) -> str:
     """The path that the file system of a URI takes. Never fsspec's chained form: '::' in a name means itself."""
     if scheme_of(uri) == "file":
-        return os.path.abspath(uri.removeprefix("file://"))
+        return os.path.abspath(uri[7:] if uri[:7].lower() == "file://" else uri)
     if scheme_of(uri) in ("http", "https"):
         return uri
     return uri.partition("://")[2].rstrip("/")
 
 
 def normal(uri: str) -> str:
-    """A URI in one spelling: absolute path for local files, no trailing slash."""
-    return path_of(uri) if scheme_of(uri) == "file" else uri.rstrip("/")
+    """A URI in one spelling: absolute path for local files, scheme in lower case, no trailing slash."""
+    if scheme_of(uri) == "file":
+        return path_of(uri)
+    return f"{scheme_of(uri)}://{uri.partition('://')[2].rstrip('/')}"
 
 
 def join(uri: str, *parts: str) -> str:
@@ -87,7 +101,7 @@ def join(uri: str, *parts: str) -> str:
 
 def parent(uri: str) -> str:
     """The folder or prefix that holds a URI."""
-    return normal(uri).rpartition("/")[0]
+    return normal(uri).rpartition("/")[0] or "/"
 
 
 def is_local(uri: str) -> bool:
@@ -116,12 +130,8 @@ def write_bytes(uri: str, data: bytes) -> None:
         if not is_local(uri):
             fs.pipe_file(path, data)
             return
-        temporary = _temporary(path)
-        with open(temporary, "wb") as file:
+        with _whole(path) as temporary, open(temporary, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
 
 
 def upload(local: Path, uri: str) -> None:
@@ -131,11 +141,8 @@ def upload(local: Path, uri: str) -> None:
         if not is_local(uri):
             fs.put_file(str(local), path)
             return
-        temporary = _temporary(path)
-        shutil.copyfile(local, temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _whole(path) as temporary:
+            shutil.copyfile(local, temporary)
 
 
 def download(uri: str, local: Path) -> None:
@@ -150,13 +157,15 @@ def create(uri: str, data: bytes) -> bool:
         fs, path = filesystem(uri), path_of(uri)
         try:
             if is_local(uri):
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(path, "xb") as file:
-                    file.write(data)
+                _link(path, data)  # with its content from the first moment: an empty lock would look abandoned
             else:
                 fs.pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
+        except OSError as error:
+            if error_name(error) in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
+                return False
+            raise
         return True
 
 
@@ -254,6 +263,29 @@ def scratch() -> Iterator[Path]:
     """A local folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="line-audit-") as folder:
         yield Path(folder)
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[str]:
+    """A temporary file that becomes ``path`` when it is whole, and is gone if it never is."""
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _link(path: str, data: bytes) -> None:
+    temporary = _temporary(path)
+    try:
+        Path(temporary).write_bytes(data)
+        os.link(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _temporary(path: str) -> str:

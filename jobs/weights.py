@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 
 import torch
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
@@ -44,6 +45,8 @@ def backbone_weights(name: str | None, form: BackboneForm | None) -> BackboneWei
         return BackboneWeights(backbone_state(state), "v1.5", f"torchvision ResNet-50 {entry.name}")
     try:
         return BackboneWeights(backbone_state(_file(name, "--backbone-weights")), form or "v1.5", _base(name))
+    except WeightsError:
+        raise
     except ValueError as error:
         raise WeightsError(f"--backbone-weights {name}: {error}") from error
 
@@ -74,7 +77,7 @@ def random_seed(name: str) -> int:
 def _download(get: Callable[[], dict[str, torch.Tensor]], what: str) -> dict[str, torch.Tensor]:
     try:
         return get()
-    except OSError as error:
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torch's, for a wrong hash
         raise WeightsError(
             f"torchvision's {what} weights cannot be downloaded ({error}). On a machine without internet give a file, "
             "or copy it into torch's hub cache first"
@@ -85,9 +88,14 @@ def _file(name: str, option: str) -> dict[str, torch.Tensor]:
     if not exists(name):
         raise WeightsError(f"{option} {name}: neither a file nor a torchvision name such as IMAGENET1K_V1")
     try:
-        return router_state(torch.load(io.BytesIO(read_bytes(name)), map_location="cpu", weights_only=True))
+        data = read_bytes(name)
+    except IsADirectoryError as error:
+        raise WeightsError(f"{option} {name}: a folder, not a file of weights") from error
+    try:
+        return router_state(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises nearly anything on foreign bytes
-        raise WeightsError(f"{option} {name}: not a file of weights ({str(error).splitlines()[0][:200]})") from error
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise WeightsError(f"{option} {name}: not a file of weights ({said})") from error
 
 
 def _base(name: str) -> str:

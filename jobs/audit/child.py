@@ -8,8 +8,11 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
+
 from anomaly_core.preprocess import Decoded, ImageError
 
+# Beside what the process maps before the first image: torch alone maps 3 GiB, and uses little of it.
 MEMORY_BYTES = 4 * 2**30
 
 
@@ -30,13 +33,18 @@ class DecodingChild:
         Raises ImageError: of the decoder itself, or ``decoder_died``, ``decode_timeout``.
         """
         pipe = self._start()
-        pipe.send_bytes(data)
+        try:
+            pipe.send_bytes(data)
+        except OSError:  # it was killed since the last image, which is not this one's fault
+            self.close()
+            pipe = self._start()
+            pipe.send_bytes(data)
         if not pipe.poll(timeout):
             self.close()
             raise ImageError("decode_timeout", f"not decoded within {timeout:g} s")
         try:
             answer = pipe.recv()
-        except EOFError as error:
+        except (EOFError, OSError) as error:
             code = self._end()
             raise ImageError("decoder_died", f"decoding this image ended its process (exit status {code})") from error
         if isinstance(answer, ImageError):
@@ -71,7 +79,8 @@ class DecodingChild:
 
 
 def _serve(pipe: Connection, decoder: Callable[[bytes], Decoded]) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    cap = psutil.Process().memory_info().vms + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
     pipe.send("ready")
     while True:
         try:

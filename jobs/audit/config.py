@@ -6,7 +6,7 @@ import re
 from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from anomaly_core.features import BackboneForm
 from jobs.storage import normal
@@ -17,9 +17,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 class ErrorBudget(BaseModel):
     """How many rows may fail: a share of the manifest (such as 0.01), or a count."""
 
-    model_config = ConfigDict(frozen=True)
-    share: float | None = None
-    count: int | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    share: float | None = Field(default=None, ge=0, le=1)
+    count: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> ErrorBudget:
+        if (self.share is None) == (self.count is None):
+            raise ValueError("give a share or a count")
+        return self
 
     @classmethod
     def parse(cls, text: str) -> ErrorBudget:
@@ -39,7 +45,9 @@ class ErrorBudget(BaseModel):
 
     def exceeded(self, failed: int, rows: int) -> bool:
         """Whether that many failed rows are too many."""
-        return failed > (self.count if self.count is not None else (self.share or 0.0) * rows)
+        if self.count is not None:
+            return failed > self.count
+        return failed > (self.share or 0.0) * rows + 1e-9 * rows  # 29 of 100 is 29 %, whatever 0.29 is in binary
 
     def __str__(self) -> str:
         return f"{self.count}" if self.count is not None else f"{100 * (self.share or 0):g}%"
@@ -72,7 +80,7 @@ class AuditConfig(BaseModel):
     max_pixels: int = Field(default=100_000_000, ge=1)
     micro_batch: int = Field(default=32, ge=1)
     fetch_threads: int = Field(default=16, ge=1, le=256)
-    decode_timeout: float = Field(default=30.0, gt=0)
+    decode_timeout: float = Field(default=30.0, gt=0, le=3600)
     scorers: int | None = Field(default=None, ge=1)
     object_store_memory: int = Field(default=2 * 2**30, ge=256 * 2**20)
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from jobs.access import AllowList, NotAllowed
-from jobs.storage import StorageAccessError, error_name, filesystem, is_credentials_error, is_local, path_of
+from jobs.storage import StorageAccessError, error_name, filesystem, is_credentials_error, is_local, path_of, scheme_of
 
 ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 0.2
@@ -48,8 +48,8 @@ class Fetched:
     attempts: int
 
 
-def fetch(uri: str, allowed: AllowList, max_bytes: int) -> Fetched:
-    """Read one object; errors that can pass are retried with exponential waits and full jitter.
+def fetch(uri: str, allowed: AllowList, max_bytes: int, version: str | None = None) -> Fetched:
+    """Read one object, on S3 its version if one is named; errors that can pass are retried, with jittered waits.
 
     Raises FetchError for an error of this object, StorageAccessError if our credentials are refused.
     """
@@ -59,7 +59,7 @@ def fetch(uri: str, allowed: AllowList, max_bytes: int) -> Fetched:
         raise FetchError("not_allowed", str(error), 0) from error
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            data = _read(target, max_bytes + 1)
+            data = _read(target, max_bytes + 1, version)
         except Exception as error:
             if is_credentials_error(error):
                 raise StorageAccessError(
@@ -80,29 +80,33 @@ def classify(error: BaseException) -> str:
     """One word for what a storage said. What is not known here is ``fetch_failed``, and is not retried."""
     name = error_name(error)
     classes = {cls.__name__ for cls in type(error).__mro__} | {name}
+    status = getattr(error, "status", None)  # of an HTTP response, as aiohttp raises it
+    if isinstance(status, int):
+        name = str(status)
     if isinstance(error, FileNotFoundError) or name in _MISSING:
         return "missing_object"
     if isinstance(error, PermissionError) or name in _DENIED:
         return "access_denied"
-    if name in _THROTTLED or "SlowDown" in str(error):
+    if name in _THROTTLED:
         return "throttled"
+    if name in _SERVER:
+        return "server_error"
     if isinstance(error, TimeoutError | asyncio.TimeoutError) or classes & _TIMEOUT:
         return "timeout"
     if isinstance(error, ConnectionError) or classes & _CUT:
         return "connection_cut"
-    if name in _SERVER:
-        return "server_error"
     if isinstance(error, IsADirectoryError):
         return "missing_object"
     return "fetch_failed"
 
 
-def _read(uri: str, count: int) -> bytes:
+def _read(uri: str, count: int, version: str | None = None) -> bytes:
     if is_local(uri):
         with open(path_of(uri), "rb") as file:
             return file.read(count)
     try:
-        return bytes(filesystem(uri).cat_file(path_of(uri), start=0, end=count))
+        chosen = {"version_id": version} if version and scheme_of(uri) in ("s3", "s3a") else {}
+        return bytes(filesystem(uri, retrying=False).cat_file(path_of(uri), start=0, end=count, **chosen))
     except Exception as error:
         if error_name(error) in ("InvalidRange", "416"):  # a range of an empty object cannot be satisfied
             return b""

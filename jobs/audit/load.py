@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,7 @@ class Load:
 
     def __init__(self, settings: LoadSettings, registry: Any):
         self.settings, self.registry = settings, registry
+        self.decoding: dict[int, float] = {}  # thread to the moment its decoding began
 
     def __call__(self, descriptor: pa.Table) -> pa.Table:
         """One descriptor row in, one table of the shard out. Raises StorageAccessError if storage refuses us."""
@@ -74,7 +76,7 @@ class Load:
                 f"shard {shard['shard']}: {len(rows)} rows in the frozen manifest, {shard['rows']} planned"
             )
         # Not the further columns: they are carried as they are, and a strange value in them is nobody's business here.
-        wanted = rows.select(["uri", "problem_code", "problem_message"]).to_pylist()
+        wanted = rows.select(["uri", "version_id", "problem_code", "problem_message"]).to_pylist()
         loaded = list(self._images(wanted, careful=attempt > 1))
         table = pa.Table.from_pylist(loaded, schema=pa.schema(LOADED))
         for field in LOADED:
@@ -92,7 +94,7 @@ class Load:
                 fetched = [pool.submit(self._bytes, row) for row in rows]
                 results = (self._decode(f.result(), child) for f in fetched)
             else:
-                results = _in_time([pool.submit(self._image, row) for row in rows], self.settings.decode_timeout)
+                results = self._in_time([pool.submit(self._image, row) for row in rows])
             for result in results:
                 denied = denied + 1 if result["error_code"] == "access_denied" else 0
                 if denied >= DENIED_IN_A_ROW:
@@ -110,7 +112,30 @@ class Load:
         return partial(decode, limits=self.settings.limits, exif_orientation=self.settings.exif_orientation)
 
     def _image(self, row: dict[str, Any]) -> dict[str, Any]:
-        return self._decode(self._bytes(row), None)
+        fetched = self._bytes(row)
+        self.decoding[threading.get_ident()] = time.monotonic()
+        try:
+            return self._decode(fetched, None)
+        finally:
+            del self.decoding[threading.get_ident()]
+
+    def _in_time(self, futures: list[Any]) -> Iterator[dict[str, Any]]:
+        # A decoder that hangs holds its thread for ever. This process is then given up, and Ray runs the shard again,
+        # carefully.
+        for future in futures:
+            while True:
+                try:
+                    result = future.result(timeout=1.0)
+                    break
+                except FutureTimeout:
+                    oldest = min(self.decoding.copy().values(), default=time.monotonic())
+                    if time.monotonic() - oldest > self.settings.decode_timeout:
+                        print(
+                            "line-audit: an image hangs its decoder; this worker ends, its shard is tried again",
+                            file=sys.stderr,
+                        )
+                        os._exit(70)
+            yield result
 
     def _bytes(self, row: dict[str, Any]) -> tuple[bytes | None, dict[str, Any]]:
         result = _blank()
@@ -118,7 +143,7 @@ class Load:
             _fail(result, "manifest", row["problem_code"], row["problem_message"])
             return None, result
         try:
-            fetched = fetch(row["uri"], self.settings.allowed, self.settings.limits.max_bytes)
+            fetched = fetch(row["uri"], self.settings.allowed, self.settings.limits.max_bytes, row["version_id"])
         except FetchError as error:
             result["attempts"] = error.attempts
             _fail(result, "fetch", error.code, error.message)
@@ -146,17 +171,3 @@ def _blank() -> dict[str, Any]:
 
 def _fail(result: dict[str, Any], stage: str, code: str, message: str) -> None:
     result.update(error_stage=stage, error_code=code, error_message=message)
-
-
-def _in_time(futures: list[Any], timeout: float) -> Iterator[dict[str, Any]]:
-    # A decoder that hangs holds its thread for ever. This process is then given up, and Ray runs the shard again,
-    # carefully.
-    # Fetches have time-outs and finite retries of their own, so the wait allows for the longest of them.
-    for future in futures:
-        try:
-            yield future.result(timeout=timeout + 300)
-        except FutureTimeout:
-            print(
-                "line-audit: an image hangs its decoder; this worker ends and its shard is tried again", file=sys.stderr
-            )
-            os._exit(70)

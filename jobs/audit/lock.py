@@ -1,14 +1,17 @@
 """One process a run. The lock is an object that the storage creates for one of two who ask at once.
 
 What is guaranteed: of processes that start together one gets the lock; a lock whose owner is dead on this machine is
-taken over at once, any other when its heartbeat is older than STALE_SECONDS by the clocks of the two machines. What is
-not: a process that sleeps longer than that and wakes up does not know it at the same moment; so the owner looks again
-before it commits.
+taken over at once, any other when its heartbeat is older than STALE_SECONDS by the clocks of the two machines; of two
+that take over, one gets it, because each must first create a marker that names the owner it found dead. What is not: a
+process that sleeps longer than that and wakes up does not know it at the same moment, and may even write its heartbeat
+over the new owner's; so an owner looks again before it commits, and only one can find itself there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import socket
 import threading
@@ -24,6 +27,7 @@ from jobs.storage import create, delete, read_bytes, write_bytes
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
+_NOBODY: dict[str, Any] = {"beat": 0.0}
 
 
 class RunLock:
@@ -44,8 +48,8 @@ class RunLock:
                     f"another process holds this run: pid {owner.get('pid')} on {owner.get('host')}, "
                     f"last heard of {time.time() - owner['beat']:.0f} s ago ({self.uri})",
                 )
-            if owner is not None:
-                delete(self.uri)  # then ask the storage again: of two that take over, one creates
+            if owner is not None and self._take_over(owner):
+                break
         self._thread.start()
         return self
 
@@ -57,6 +61,19 @@ class RunLock:
         owner = self._owner()
         if owner is not None and owner.get("token") == self.token:
             delete(self.uri)
+
+    def _take_over(self, dead: dict[str, Any]) -> bool:
+        # The marker stays: whoever found the same dead owner, and comes late, finds it.
+        name = hashlib.sha256(json.dumps(dead, sort_keys=True).encode()).hexdigest()[:16]
+        marker = f"{self.uri}.{name}"
+        if not create(marker, self._content()):
+            raise AuditError(
+                LOCKED, f"another process is taking this run over; if none is, delete {marker} and {self.uri}"
+            )
+        if self._owner() != dead:
+            return False
+        write_bytes(self.uri, self._content())
+        return True
 
     def check(self) -> None:
         """Raises AuditError if the lock is no longer ours: then nothing may be committed."""
@@ -72,9 +89,12 @@ class RunLock:
             owner = json.loads(read_bytes(self.uri))
         except FileNotFoundError:
             return None
-        except ValueError:  # written halfway by an owner that was killed
-            return {"beat": 0.0}
-        return owner if isinstance(owner, dict) and "beat" in owner else {"beat": 0.0}
+        except ValueError:  # not written by us: it keeps nobody out for ever
+            return dict(_NOBODY)
+        beat = owner.get("beat") if isinstance(owner, dict) else None
+        if isinstance(beat, bool) or not isinstance(beat, int | float) or not math.isfinite(beat):
+            return dict(_NOBODY)
+        return owner
 
     def _beat(self) -> None:
         while not self._stop.wait(self.heartbeat):
@@ -98,10 +118,12 @@ def _identity() -> dict[str, Any]:
 
 
 def _is_stale(owner: dict[str, Any], stale: float) -> bool:
-    if owner.get("host") == socket.gethostname() and owner.get("namespace") == _namespace():
+    pid, started = owner.get("pid"), owner.get("started")
+    here = owner.get("host") == socket.gethostname() and owner.get("namespace") == _namespace()
+    if here and isinstance(pid, int) and pid > 0 and isinstance(started, int | float):
         try:
-            process = psutil.Process(int(owner["pid"]))
-            return abs(process.create_time() - owner["started"]) > 1 or process.status() == psutil.STATUS_ZOMBIE
+            process = psutil.Process(pid)
+            return abs(process.create_time() - started) > 1 or process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
     return bool(time.time() - owner["beat"] > stale)

@@ -23,7 +23,7 @@ Point = tuple[float, float]
 
 SPAN = 320.0
 OVERSAMPLE = 3
-PLAY, TILT, FLICKER = 1.5, 0.7, 0.025
+PLAY, TILT, FLICKER = 0.6, 0.25, 0.012
 """How far a part may lie off (drawing units, degrees) and the lamp's brightness may differ, at most.
 
 As close as a good fixture holds: two dozen good images are then enough to show what is normal.

@@ -19,7 +19,6 @@ from tests.bundles import random_pixels, write_random_bundle
 from tests.reference import pipeline
 
 
-
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
     """On a machine that is shared, torch's threads wait for one another: one thread was up to 15 times faster."""

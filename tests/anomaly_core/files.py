@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,7 @@ def png16(values: npt.NDArray[np.uint16]) -> bytes:
 
 
 def tiff(
-    values: npt.NDArray[Any], order: str = "<", tags: dict[int, int] | None = None, compress: bool = False
+    values: npt.NDArray[Any], order: Literal["<", ">"] = "<", tags: dict[int, int] | None = None, compress: bool = False
 ) -> bytes:
     """A one-strip greyscale TIFF of uint8, uint16, int32 or float32 (H, W) in little- or big-endian bytes."""
     height, width = values.shape

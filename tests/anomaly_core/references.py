@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
@@ -24,7 +24,7 @@ class ReferenceBundle:
     """The folder, the backbone that it goes with, its categories, and images to score."""
 
     folder: Path
-    backbone: State
+    backbone: State = field(repr=False)
     form: pipeline.Form
     categories: tuple[str, ...]
     images: tuple[Path, ...]
@@ -41,7 +41,7 @@ def assert_same_results(made: ReferenceBundle, inspector: Inspector) -> None:
     backbone = pipeline.resnet50(made.form, made.backbone)
     decisions = set()
     for path in made.images:
-        with mock.patch.object(pipeline, "resnet50", lambda *_: backbone):  # built once: it is the same each time
+        with mock.patch.object(pipeline, "resnet50", return_value=backbone):  # the same each time
             want = pipeline.score_image(
                 made.folder, path, backbone=made.backbone, form=made.form, categories=made.categories
             )

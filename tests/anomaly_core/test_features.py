@@ -112,8 +112,9 @@ def test_assemble_pools_with_zeros_that_count_and_does_not_align_corners() -> No
     assert result.shape == (2, 8, 28, 28)
     # By hand: nine shifted copies of the zero-padded map, divided by nine.
     padded2, padded3 = (nn.functional.pad(x.double(), (1, 1, 1, 1)) for x in (layer2, layer3))
-    pooled2 = sum(padded2[..., i : i + 28, j : j + 28] for i in range(3) for j in range(3)) / 9
-    pooled3 = sum(padded3[..., i : i + 14, j : j + 14] for i in range(3) for j in range(3)) / 9
+    shifts = [(i, j) for i in range(3) for j in range(3)]
+    pooled2 = torch.stack([padded2[..., i : i + 28, j : j + 28] for i, j in shifts]).sum(dim=0) / 9
+    pooled3 = torch.stack([padded3[..., i : i + 14, j : j + 14] for i, j in shifts]).sum(dim=0) / 9
     # Twice as large without aligned corners: pixel centres at -0.25, 0.25, 0.75 ..., held at the edges.
     at = ((torch.arange(28).double() + 0.5) / 2 - 0.5).clamp(0, 13)
     low, weight = at.floor().long(), at - at.floor()
@@ -136,3 +137,11 @@ def test_random_weights_are_seeded_and_settled(images: torch.Tensor) -> None:
         seen = nn.functional.conv2d(small, first["conv1.weight"], stride=2, padding=3).mean(dim=(0, 2, 3))
     torch.testing.assert_close(first["bn1.running_mean"], seen, rtol=1e-3, atol=1e-4)
     assert bool(deep.isfinite().all()) and 0.01 < float(deep.mean()) < 20
+
+
+def test_branch_scales_what_the_residual_branches_add(images: torch.Tensor) -> None:
+    small = images[..., ::4, ::4]
+    state = random_backbone_state(small, seed=0, branch=0.3)
+    last = [value for key, value in state.items() if key.endswith("bn3.weight")]
+    assert len(last) == 3 + 4 + 6 and all(bool((value == 0.3).all()) for value in last)
+    assert bool((state["layer1.0.bn2.weight"] == 1).all()) and bool((state["layer1.0.downsample.1.weight"] == 1).all())

@@ -24,7 +24,8 @@ def flat(value: float) -> np.ndarray:
 @pytest.mark.parametrize("threshold", [1e-4, 0.05, 0.107, 1.0, 37.5])
 def test_a_colour_means_the_same_at_every_threshold(threshold: float) -> None:
     shown = {
-        share: heatmap(relative_map(flat(threshold * share), threshold, SIZE)) for share in (0.25, 0.5, 1.0, 1.7, 2.0, 9.0)
+        share: heatmap(relative_map(flat(threshold * share), threshold, SIZE))
+        for share in (0.25, 0.5, 1.0, 1.7, 2.0, 9.0)
     }
     reference = {share: heatmap(relative_map(flat(share), 1.0, SIZE)) for share in shown}
     for share, picture in shown.items():

@@ -99,9 +99,7 @@ def test_the_references_rule_knows_no_doubts(score: float, want: tuple[str, str 
 @pytest.mark.parametrize("reference", [True, False])
 def test_a_score_that_is_no_number_never_lets_a_part_pass(reference: bool) -> None:
     try:
-        decision, _ = DecisionRule(reference=reference)(
-            math.nan, 1.0, confidence=0.9, category="cap", declared=None
-        )
+        decision, _ = DecisionRule(reference=reference)(math.nan, 1.0, confidence=0.9, category="cap", declared=None)
     except ValueError:
         return
     assert decision != "normal"

@@ -112,7 +112,9 @@ def test_upsample_equals_the_reference_resize() -> None:
 def test_scores_do_not_depend_on_the_micro_batch(layers: Layers, cae_weights: State, dtype: torch.dtype) -> None:
     model = load_cae(cae_weights, dtype=dtype)
     results = [
-        CategoryScorer(model, "top10_mean_224", "cpu", dtype, micro_batch=size)(layers[0].to(dtype), layers[1].to(dtype))
+        CategoryScorer(model, "top10_mean_224", "cpu", dtype, micro_batch=size)(
+            layers[0].to(dtype), layers[1].to(dtype)
+        )
         for size in (1, 2, 4, 32)
     ]
     assert results[0].score.shape == (5,) and len(set(results[0].score.tolist())) == 5
@@ -177,7 +179,6 @@ def test_the_whole_method_equals_the_restatement(reference_bundle: ReferenceBund
 
 
 @pytest.mark.shared
-@pytest.mark.slow
 def test_the_whole_method_equals_the_restatement_on_real_images(shared_root: Path, tmp_path: Path) -> None:
     data, weights = shared_root / "data" / "mvtec224", shared_root / "weights"
     backbone = torch.load(weights / "resnet50_v1_caffe_imagenet_conv1_to_layer3.pth", weights_only=True)
@@ -185,7 +186,9 @@ def test_the_whole_method_equals_the_restatement_on_real_images(shared_root: Pat
     names = ("bottle", "screw")
     training = {name: sorted((data / name / "train" / "good").iterdir())[:4] for name in names}
     kinds = {"bottle": "broken_large", "screw": "scratch_head"}
-    tests = [data / name / "test" / kind / f"{i:03d}.png" for name in names for kind, i in ((kinds[name], 0), ("good", 0))]
+    tests = [
+        data / name / "test" / kind / f"{i:03d}.png" for name in names for kind, i in ((kinds[name], 0), ("good", 0))
+    ]
     tests += [data / name / "test" / kinds[name] / "001.png" for name in names] + [training["bottle"][0]]
     pipeline.make_bundle(tmp_path / "bundle", training, backbone=backbone, form="v1", router_init=router)
     made = ReferenceBundle(tmp_path / "bundle", backbone, "v1", names, tuple(tests))

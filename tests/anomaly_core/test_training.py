@@ -61,7 +61,7 @@ def test_a_seed_decides_everything_and_the_global_generator_nothing() -> None:
     layers, recipe = small_layers(7), replace(RECIPE, cae_epochs=2)
     first = cae(layers, recipe)
     torch.manual_seed(123)
-    np.random.seed(5)  # noqa: NPY002
+    np.random.seed(5)
     before = torch.get_rng_state()
     again = cae(layers, recipe)
     assert torch.equal(before, torch.get_rng_state())
@@ -70,13 +70,13 @@ def test_a_seed_decides_everything_and_the_global_generator_nothing() -> None:
 
 
 def test_the_best_epoch_is_kept_and_not_the_last() -> None:
-    layers = small_layers(9)
-    wild = replace(RECIPE, cae_rate=0.1, cae_epochs=8)
-    for seed in range(6):
+    layers = small_layers(8)
+    for seed in range(8):
+        wild = replace(RECIPE, cae_rate=0.02, cae_epochs=10)
         fitted = cae(layers, wild, seed=seed)
-        if fitted.best_epoch < 7:
+        if fitted.best_epoch < 9:
             break
-    assert fitted.best_epoch == int(np.argmin(fitted.losses)) < 7, "no run whose last epoch is not its best"
+    assert fitted.best_epoch == int(np.argmin(fitted.losses)) < 9, "no run whose last epoch is not its best"
     shorter = cae(layers, replace(wild, cae_epochs=fitted.best_epoch + 1), seed=seed)
     assert shorter.losses == fitted.losses[: fitted.best_epoch + 1] and same(shorter, fitted)
 
@@ -100,7 +100,7 @@ def test_few_images_and_batches_of_one(count: int, batch: int) -> None:
 def test_divergence_is_an_error_that_says_so() -> None:
     layer2, layer3 = small_layers(4)
     layer2[2, 0, 0, 0] = float("nan")
-    with pytest.raises(FloatingPointError, match="diverged.*epoch 1"):
+    with pytest.raises(FloatingPointError, match=r"diverged.*epoch 1"):
         cae((layer2, layer3), RECIPE)
 
 

@@ -105,7 +105,6 @@ def test_more_memory_than_the_cap_is_the_images_fault(child: DecodingChild) -> N
     assert alive(child) == process
 
 
-@pytest.mark.xfail(strict=True, raises=ImageError, reason="importing torch takes 3 of the 4 GiB that the child may map")
 def test_a_16_bit_image_below_the_cap_of_pixels_is_decoded_as_it_is_without_the_child(child: DecodingChild) -> None:
     """A resumed run gives what an undisturbed one gives. In a worker this takes 1.6 GB; 100 million are allowed."""
     buffer = io.BytesIO()
@@ -135,7 +134,6 @@ def test_an_image_that_hangs_or_kills_its_process_costs_itself_only(child: Decod
     assert len(multiprocessing.active_children()) == 1
 
 
-@pytest.mark.xfail(strict=True, raises=(BrokenPipeError, ConnectionResetError), reason="escapes and ends the shard")
 def test_a_child_that_was_killed_between_two_images_is_started_again(child: DecodingChild) -> None:
     os.kill(alive(child), signal.SIGKILL)  # as the kernel does when memory is short
     for process in multiprocessing.active_children():

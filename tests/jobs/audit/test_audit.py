@@ -248,9 +248,7 @@ def declared_manifest(archive: Path, bundle: Bundle) -> Path:
     routed = inspector.inspect((archive / "images" / "000.jpg").read_bytes()).category
     other = next(c for c in bundle.categories if c != routed)
     path = archive / "declared.csv"
-    path.write_text(
-        f"uri,declared_category\nimages/000.jpg,{routed}\nimages/001.png,{other}\nimages/002.jpg,toaster\n"
-    )
+    path.write_text(f"uri,declared_category\nimages/000.jpg,{routed}\nimages/001.png,{other}\nimages/002.jpg,toaster\n")
     return path
 
 
@@ -292,8 +290,8 @@ def test_reference_bundle_follows_the_reference_rule(archive: Path, tmp_path: Pa
 def test_wrong_bundle_starts_nothing(archive: Path, tmp_path: Path) -> None:
     folder = write_random_bundle(tmp_path / "bundle")
     name = folder / "cae_gear.pth"
-    name.write_bytes(name.read_bytes()[:-1] + b"\x00")
-    with pytest.raises(AuditError, match="cae_gear.pth") as caught:
+    name.write_bytes(name.read_bytes()[:-1] + b"x")
+    with pytest.raises(AuditError, match="cae_gear") as caught:
         audit(config(archive, str(folder), tmp_path / "out"))
     assert caught.value.code == exits.USAGE
     assert not (tmp_path / "out").exists()
