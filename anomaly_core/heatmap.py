@@ -10,10 +10,7 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-
-from anomaly_core.scoring import upsample
 
 # (error / threshold, R, G, B, opacity of the overlay): dark violet below, orange at the threshold, white from twice it.
 STOPS = np.array(
@@ -35,11 +32,9 @@ def relative_map(error_map: npt.ArrayLike, threshold: float, size: tuple[int, in
     """
     if not np.isfinite(threshold) or threshold <= 0:
         raise ValueError(f"a heatmap needs a positive threshold, not {threshold}")
-    large = upsample(torch.from_numpy(np.asarray(error_map, dtype=np.float32))[None])[0].numpy() / threshold
-    if size != large.shape[::-1]:
-        picture = Image.fromarray(large.astype(np.float32))
-        large = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
-    return large.astype(np.float32)
+    # Enlarging, Pillow's bilinear filter is the score's (centres half a pixel in, edges held), and needs no torch.
+    picture = Image.fromarray(np.asarray(error_map, dtype=np.float32) / np.float32(threshold))
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
 def heatmap(relative: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import ExifTags, Image, ImageOps
+
+if TYPE_CHECKING:
+    import torch
 
 SIZE = 224
 MEAN = (0.485, 0.456, 0.406)
@@ -107,15 +110,17 @@ def decode(data: bytes, limits: Limits | None = None, *, exif_orientation: bool 
             return Decoded(pixels, upright.width, upright.height)
 
 
-def normalise(pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """uint8 (N, 224, 224, 3) RGB to ``dtype`` (N, 3, 224, 224), scaled to [0, 1] and normalised as for ImageNet.
+def normalise(pixels: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """uint8 (N, 224, 224, 3) RGB to (N, 3, 224, 224), scaled to [0, 1] and normalised as for ImageNet.
 
-    The arithmetic is float32, as torchvision's, and is cast last. Memory format is channels_last.
+    The arithmetic is float32, as torchvision's, and is cast to ``dtype`` last. Memory format is channels_last.
     """
+    import torch  # here, because processes that only decode would wait seconds for it
+
     scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
     mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1)
-    return ((scaled - mean) / std).to(dtype).contiguous(memory_format=torch.channels_last)
+    return ((scaled - mean) / std).to(dtype or torch.float32).contiguous(memory_format=torch.channels_last)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -49,7 +49,7 @@ RECIPES: Mapping[str, Recipe] = {
     "reference": Recipe("reference"),
     # For random weights and some dozens of images, as in the demo: the router starts from nothing, so it learns faster
     # and longer; gradient descent would have too few steps for an autoencoder.
-    "small": Recipe("small", router_epochs=8, router_rate=1e-3, router_batch=16, cae="principal", held_out=0.25),
+    "small": Recipe("small", router_epochs=4, router_rate=1e-3, router_batch=16, cae="principal", held_out=0.25),
 }
 
 

@@ -171,3 +171,8 @@ def _blank() -> dict[str, Any]:
 
 def _fail(result: dict[str, Any], stage: str, code: str, message: str) -> None:
     result.update(error_stage=stage, error_code=code, error_message=message)
+
+
+def load_shard(descriptor: pa.Table, settings: LoadSettings, registry: Any) -> pa.Table:
+    """The load stage as a function, for Ray tasks."""
+    return Load(settings, registry)(descriptor)

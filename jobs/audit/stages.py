@@ -12,13 +12,12 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from jobs.audit.extract import Extract, ExtractSettings
-from jobs.audit.load import Load, LoadSettings
-from jobs.audit.write import Write, WriteSettings
+from jobs.audit.load import LoadSettings, load_shard
+from jobs.audit.write import WriteSettings, write_shard
 
 LOAD_CPUS, WRITE_CPUS = 0.5, 0.25
 RETRIES = 4
@@ -113,13 +112,3 @@ def _chain(
             max_retries=RETRIES,
         )
     )
-
-
-def load_shard(descriptor: pa.Table, settings: LoadSettings, registry: Any) -> pa.Table:
-    """The load stage as a function, for Ray tasks."""
-    return Load(settings, registry)(descriptor)
-
-
-def write_shard(table: pa.Table, settings: WriteSettings, registry: Any) -> pa.Table:
-    """The write stage as a function, for Ray tasks."""
-    return Write(settings, registry)(table)

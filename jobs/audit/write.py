@@ -88,3 +88,8 @@ def _result(table: pa.Table, rows: list[dict[str, Any]], extras: pa.Schema) -> p
         table[field.name].combine_chunks() if field.name in extras.names else built[field.name] for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def write_shard(table: pa.Table, settings: WriteSettings, registry: Any) -> pa.Table:
+    """The write stage as a function, for Ray tasks."""
+    return Write(settings, registry)(table)

@@ -32,7 +32,7 @@ def demo_command(output: str, backbone: str | None, form: str | None, router: st
     root = Path(output).absolute()
     with s3_server(BUCKET), ray_session(OBJECT_STORE_BYTES):
         with step("drawing an archive of line images"):
-            archive = make_archive(root / "drawn", seed=7)
+            archive = make_archive(root / "drawn", seed=7, train=40)
             console.print(", ".join(f"{n} {what}" for what, n in archive.counts.items()))
         with step("copying it into an S3 server on this machine"):
             for entry in listing(str(archive.root / "archive")):

@@ -67,7 +67,7 @@ def cae_weights() -> State:
 
 @pytest.fixture(scope="session")
 def reference_bundle(tmp_path_factory: pytest.TempPathFactory, backbone_weights: State) -> ReferenceBundle:
-    """A bundle that the re-statement trained on four generated images of each of two categories."""
+    """A bundle that the re-statement trained on three generated images of each of two categories."""
     root = tmp_path_factory.mktemp("reference")
     paths = {}
     for name, shift in (("cap", 0), ("gear", 120)):
@@ -75,7 +75,7 @@ def reference_bundle(tmp_path_factory: pytest.TempPathFactory, backbone_weights:
         for i, path in enumerate(paths[name]):
             pixels = colours(90, 110, seed=10 * shift + i) // 2 + shift
             Image.fromarray(pixels.astype("uint8")).save(path)
-    training = {name: found[:4] for name, found in paths.items()}
+    training = {name: found[:3] for name, found in paths.items()}
     pipeline.make_bundle(root / "bundle", training, backbone=backbone_weights, form="v1.5")
     odd = root / "odd.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype("uint8")).save(odd)

@@ -514,7 +514,7 @@ entry = st.tuples(
 )
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(entries=st.lists(entry, max_size=5, unique_by=lambda e: e[0]), tail=st.binary(max_size=40))
 def test_whatever_an_exif_block_says_the_image_is_scored(
     entries: list[tuple[int, int, int, bytes]], tail: bytes

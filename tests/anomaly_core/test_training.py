@@ -143,7 +143,7 @@ def test_the_router_tells_two_classes_apart() -> None:
 
 def test_the_router_repeats_for_a_seed() -> None:
     pixels, labels = two_classes(6)
-    recipe = replace(RECIPE, router_epochs=2)
+    recipe = replace(RECIPE, router_epochs=1, router_batch=4)
 
     def fit(seed: int) -> Fitted:
         return fit_router(pixels, labels, 2, {}, recipe, device="cpu", precision="float32", seed=seed)[0]
@@ -162,7 +162,7 @@ def test_folded_norms_stay_as_they_are_and_the_rest_is_trained() -> None:
             initial[key] = torch.randn_like(initial[key]) * 0.1 if key.endswith("bias") else initial[key]
     initial = {k: v for k, v in initial.items() if k != "layer4.1.conv2.weight"}
     pixels, labels = two_classes(5)
-    recipe = replace(RECIPE, router_epochs=1)
+    recipe = replace(RECIPE, router_epochs=1, router_batch=4)
     fitted, frozen, _ = fit_router(pixels, labels, 2, initial, recipe, device="cpu", precision="float32")
     assert frozen == 19
     state = fitted.state

@@ -130,7 +130,7 @@ def test_pictures_are_made_for_rows_that_want_one(run: tuple[Path, Outcome], arc
 
 
 def test_shards_hold_the_error_map(run: tuple[Path, Outcome]) -> None:
-    output, outcome = run
+    output, _outcome = run
     shards = sorted((output / "runs" / "2026-01-02" / "audit" / "shards").iterdir())
     assert [p.name for p in shards] == [f"shard-{i:06d}.parquet" for i in range(4)]
     tables = [pq.read_table(p) for p in shards]
