@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from anomaly_core.cae import CAE, load_cae
 from anomaly_core.decision import DecisionRule
 from anomaly_core.device import DTYPES, Precision
-from anomaly_core.features import Backbone, BackboneForm, load_backbone
+from anomaly_core.features import Backbone, BackboneForm, backbone_state, load_backbone
 from anomaly_core.preprocess import MEAN, STD
 from anomaly_core.router import load_router, number_of_classes, router_state
 from anomaly_core.scoring import CategoryScorer, RoutingExtractor, ScoreName
@@ -79,6 +79,12 @@ class PreprocessingInfo(_Record):
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
 
+    @model_validator(mode="after")
+    def _as_in_this_version(self) -> PreprocessingInfo:
+        if (self.mean, self.std) != (MEAN, STD):
+            raise ValueError("this version normalises with the ImageNet mean and standard deviation only")
+        return self
+
 
 class CategoryInfo(_Record):
     """Training figures of one category. calibration_scores: of normal images, sorted ascending."""
@@ -115,6 +121,14 @@ class BundleManifest(_Record):
     def _names(cls, value: list[str]) -> list[str]:
         return check_categories(value)
 
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> BundleManifest:
+        if sorted(self.training) != sorted(self.categories):
+            raise ValueError("training figures and categories do not name the same categories")
+        if self.files.get(BACKBONE_FILE) != self.backbone.sha256:
+            raise ValueError("two SHA-256 for the backbone")
+        return self
+
     def to_bytes(self) -> bytes:
         """The bytes of bundle.json, with the digest of everything else in it."""
         content = self.model_dump(mode="json")
@@ -126,11 +140,12 @@ class BundleManifest(_Record):
         try:
             content = json.loads(data)
             digest = content.pop("digest")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            unchanged = sha256(_canonical(content)) == digest and _canonical({**content, "digest": digest}) == data
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OverflowError) as error:
             raise BundleError(
                 f"{BUNDLE_FILE} is not a bundle description ({error}); take the bundle from its source again"
             ) from error
-        if sha256(_canonical(content)) != digest or _canonical({**content, "digest": digest}) != data:
+        if not unchanged:
             raise BundleError(f"{BUNDLE_FILE} was changed since it was written; take the bundle from its source again")
         try:
             return cls.model_validate(content)
@@ -314,6 +329,7 @@ def _load_reference(
     if backbone is None:
         raise BundleError("a folder of the reference's files has no backbone: name its weights with --backbone-weights")
     _check_router(files, len(categories))
+    backbone = _fit(BACKBONE_FILE, lambda: backbone_state(backbone))
     needed = {ROUTER_FILE, THRESHOLDS_FILE, *(cae_file(c) for c in categories)}
     own = {**{name: files[name] for name in sorted(needed)}, BACKBONE_FILE: save_pth(dict(backbone))}
     digest = hashlib.sha256(f"form {form}\n".encode())
@@ -332,7 +348,9 @@ def _load_reference(
 def _thresholds(data: bytes) -> dict[str, float]:
     try:
         content = json.loads(data)
-    except ValueError as error:
+        if isinstance(content, dict):
+            content = {k: float(v) if type(v) is int else v for k, v in content.items()}
+    except (ValueError, RecursionError, OverflowError) as error:
         raise BundleError(f"{THRESHOLDS_FILE} is not JSON: {error}") from error
     if not isinstance(content, dict) or not content:
         raise BundleError(f"{THRESHOLDS_FILE} must be an object of category to threshold")

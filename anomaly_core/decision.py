@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,12 +29,17 @@ class DecisionRule:
         category: str,
         declared: str | None,
     ) -> tuple[Decision, str | None]:
-        """The decision and its reason. A doubt never hides a defect: it only keeps a part from passing unseen."""
+        """The decision and its reason. A doubt never hides a defect: it only keeps a part from passing unseen.
+
+        Raises ValueError for a score that is no number: nothing can be decided from it.
+        """
+        if not math.isfinite(score):
+            raise ValueError(f"the score is {score}")
         anomalous = score >= threshold
         if self.reference:
             return ("anomalous", "score_at_or_above_threshold") if anomalous else ("normal", None)
         doubts = []
-        if confidence < self.min_confidence:
+        if not confidence >= self.min_confidence:
             doubts.append("low_routing_confidence")
         if declared is not None and declared != category:
             doubts.append("declared_category_disagrees")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_core.bundle import Bundle
+from anomaly_core.bundle import Bundle, BundleError, cae_file
 from anomaly_core.decision import Decision
 from anomaly_core.device import Precision
 from anomaly_core.heatmap import heatmap, overlay, relative_map
@@ -53,7 +53,7 @@ class Inspector:
         self._lock = threading.Lock()
 
     def inspect(self, data: bytes, limits: Limits | None = None) -> Inspection:
-        """Score the bytes of one image file. Raises ImageError if it cannot be decoded."""
+        """Score the bytes of one image file. Raises ImageError if it cannot be decoded, BundleError."""
         decoded = decode(data, limits, exif_orientation=self.bundle.exif_orientation)
         with self._lock:  # one image at a time: requests of an app come from many threads
             routed = self._extractor(decoded.pixels[None])
@@ -62,6 +62,8 @@ class Inspector:
                 self._scorers[category] = self.bundle.scorer(category, self.device, self.precision)
             scored = self._scorers[category](routed.layer2, routed.layer3)
         score, threshold = float(scored.score[0]), self.bundle.thresholds[category]
+        if not np.isfinite(score):
+            raise BundleError(f"{cae_file(category)} gives the score {score}: its weights are damaged")
         confidence = float(routed.confidence[0])
         decision, reason = self.rule(score, threshold, confidence=confidence, category=category, declared=None)
         relative = relative_map(scored.error_map[0], threshold, (SIZE, SIZE))

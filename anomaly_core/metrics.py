@@ -21,7 +21,10 @@ class Rates:
 
 def image_auroc(defective: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Area under the ROC curve over images. defective: bool (N,). Raises ValueError if one class is absent."""
-    return float(roc_auc_score(np.asarray(defective, dtype=bool), np.asarray(scores, dtype=np.float64)))
+    truth = np.asarray(defective, dtype=bool)
+    if truth.all() or not truth.any():
+        raise ValueError("the area under the ROC curve needs good and defective images")
+    return float(roc_auc_score(truth, np.asarray(scores, dtype=np.float64)))
 
 
 def rates(defective: npt.ArrayLike, rejected: npt.ArrayLike) -> Rates:

@@ -33,14 +33,18 @@ def _moments(layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int) -> tu
     count = 0
     total = torch.zeros(CHANNELS, dtype=torch.float64)
     products = torch.zeros(CHANNELS, CHANNELS, dtype=torch.float64)
-    for positions in _positions(layer2, layer3, micro_batch):
+    shift: torch.Tensor | None = None  # near the mean, so that large means do not cancel in float32
+    for found in _positions(layer2, layer3, micro_batch):
+        shift = found.mean(dim=0) if shift is None else shift
+        positions = found - shift
         count += len(positions)
         total += positions.sum(dim=0, dtype=torch.float64)
         products += (positions.T @ positions).double()
     if count <= LATENT:
         raise ValueError(f"{count} positions are too few for {LATENT} components")
+    assert shift is not None
     mean = total / count
-    return mean, products / count - torch.outer(mean, mean)
+    return mean + shift.double(), products / count - torch.outer(mean, mean)
 
 
 def _positions(layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int) -> Iterator[torch.Tensor]:

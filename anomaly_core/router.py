@@ -22,15 +22,17 @@ def router_state(checkpoint: object) -> dict[str, torch.Tensor]:
     state = checkpoint
     if isinstance(checkpoint, Mapping) and "model_state_dict" in checkpoint:
         state = checkpoint["model_state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
         raise ValueError("neither a state dict nor a dict with one under 'model_state_dict'")
     return dict(state)
 
 
 def number_of_classes(state: Mapping[str, torch.Tensor]) -> int:
     """Outputs of the last layer. Raises ValueError if the state dict has no ``fc.weight``."""
-    if "fc.weight" not in state:
-        raise ValueError("no 'fc.weight': not a fine-tuned ResNet-18")
+    if "fc.weight" not in state or state["fc.weight"].ndim != 2:
+        raise ValueError("no matrix 'fc.weight': not a fine-tuned ResNet-18")
     return int(state["fc.weight"].shape[0])
 
 

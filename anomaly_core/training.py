@@ -220,10 +220,7 @@ def _fresh_router(classes: int) -> tuple[nn.Module, Sequence[nn.Module]]:
 def _batches(count: int, size: int, generator: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
     order = generator.permutation(count)
     for start in range(0, count, size):
-        rows = order[start : start + size]
-        if len(rows) == 1 and count > 1:
-            rows = order[start - 1 : start + 1]  # batch statistics of one image at 1 x 1 are not defined
-        yield rows
+        yield order[start : start + size]
 
 
 def _autocast(device: str, precision: Precision) -> torch.autocast:

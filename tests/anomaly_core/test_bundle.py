@@ -47,7 +47,10 @@ def described(files: Files, /, **changes: Any) -> dict[str, bytes]:
 def relisted(files: Files, name: str, data: bytes) -> dict[str, bytes]:
     """The bundle with another file, whose SHA-256 its bundle.json lists."""
     manifest = BundleManifest.from_bytes(files[BUNDLE_FILE])
-    return described({**files, name: data}, files={**manifest.files, name: sha256(data)})
+    changes: dict[str, Any] = {"files": {**manifest.files, name: sha256(data)}}
+    if name == BACKBONE_FILE:
+        changes["backbone"] = manifest.backbone.model_copy(update={"sha256": sha256(data)})
+    return described({**files, name: data}, **changes)
 
 
 def other_byte(data: bytes, place: int) -> bytes:

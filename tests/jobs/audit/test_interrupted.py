@@ -1,0 +1,147 @@
+"""Real processes, really killed: what a rerun makes of it. Exit codes are those of the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.audit import exits
+from tests.jobs.audit.conftest import GOOD, ROWS
+from tests.jobs.audit.tables import published, stable
+
+ROOT = Path(__file__).resolve().parents[3]
+PATIENCE_SECONDS = 240.0
+
+pytestmark = pytest.mark.slow
+
+
+def command(archive: Path, bundle: str, output: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "jobs", "audit", "--manifest", str(archive / "manifest.csv"), "--bundle", bundle),
+        *("--output", str(output), "--run-date", "2026-01-02", "--shard-rows", "2", "--max-failed", "7"),
+    ]
+
+
+def start(archive: Path, bundle: str, output: Path) -> subprocess.Popen[str]:
+    # A session of its own, so that what is left of it can be ended by its group.
+    return subprocess.Popen(
+        command(archive, bundle, output),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+def shards(output: Path) -> dict[str, int]:
+    folder = output / "runs" / "2026-01-02" / "audit" / "shards"
+    return {p.name: p.stat().st_mtime_ns for p in folder.glob("*.parquet")} if folder.exists() else {}
+
+
+def wait_for_shards(process: subprocess.Popen[str], output: Path, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(shards(output)) < count:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no shards in time"
+        time.sleep(0.02)
+
+
+def finish(archive: Path, bundle: str, output: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(archive, bundle, output), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archive: Path, bundle: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed")
+    done = finish(archive, bundle, output)
+    assert done.returncode == exits.COMMITTED, done.stderr
+    assert f"{ROWS} images: {GOOD} scored, 8 failed" in done.stderr
+    assert "read_parquet" in done.stderr
+    return output
+
+
+def test_killed_driver(archive: Path, bundle: str, undisturbed: Path, tmp_path: Path) -> None:
+    process = start(archive, bundle, tmp_path)
+    wait_for_shards(process, tmp_path, 5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert list(tmp_path.glob("results/**/*")) == []
+    time.sleep(3)  # workers that outlive the driver for a moment may still write what they have
+    left = shards(tmp_path)
+    assert 5 <= len(left) < 17
+    done = finish(archive, bundle, tmp_path)
+    assert done.returncode == exits.COMMITTED, done.stderr
+    assert f"{17 - len(left)} to do" in done.stderr
+    assert f"{len(left)} shards were there from an earlier start" in done.stderr
+    after = shards(tmp_path)
+    assert {name: after[name] for name in left} == left
+    assert stable(published(tmp_path)) == stable(published(undisturbed))
+
+
+def test_terminated_run_exits_with_130_and_is_resumed(
+    archive: Path, bundle: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    process = start(archive, bundle, tmp_path)
+    wait_for_shards(process, tmp_path, 2)
+    begun = time.monotonic()
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == exits.INTERRUPTED, said
+    record = json.loads((tmp_path / "runs" / "2026-01-02" / "audit" / "run.json").read_text())
+    assert (record["state"], record["exit_code"]) == ("interrupted", exits.INTERRUPTED)
+    assert list(tmp_path.glob("results/**/*")) == []
+    done = finish(archive, bundle, tmp_path)
+    assert done.returncode == exits.COMMITTED, done.stderr
+    assert stable(published(tmp_path)) == stable(published(undisturbed))
+
+
+def test_second_process_on_the_same_run_is_refused(archive: Path, bundle: str, tmp_path: Path) -> None:
+    process = start(archive, bundle, tmp_path)
+    wait_for_shards(process, tmp_path, 1)
+    second = finish(archive, bundle, tmp_path)
+    assert second.returncode == exits.LOCKED, second.stderr
+    assert f"pid {process.pid}" in second.stderr
+    _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == exits.COMMITTED, said
+
+
+def test_wrong_arguments_exit_with_2(archive: Path, bundle: str, tmp_path: Path) -> None:
+    for extra, named in (
+        (["--max-failed", "many"], "--max-failed many"),
+        (["--name", "../up"], "--name"),
+        (["--run-date", "yesterday"], "--run-date"),
+        (["--bundle", str(tmp_path / "nowhere")], "there is no bundle"),
+        (["--manifest", str(tmp_path / "none.csv")], "no such manifest"),
+        (["--precision", "bfloat16"], "calibrated in float32"),
+    ):
+        done = subprocess.run(
+            [*command(archive, bundle, tmp_path / "out"), *extra], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == exits.USAGE, (extra, done.stderr)
+        assert named in done.stderr.replace("\n", " ")
+    assert not (tmp_path / "out" / "results").exists()
+
+
+def test_dry_run_writes_nothing(archive: Path, bundle: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*command(archive, bundle, tmp_path / "out"), "--dry-run"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 duplicate" in done.stderr
+    assert "17" in done.stderr
+    assert list(tmp_path.iterdir()) == []

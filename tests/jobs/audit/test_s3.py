@@ -1,0 +1,96 @@
+"""The audit from s3:// to s3://, against a real server on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.audit import exits
+from jobs.audit.config import AuditConfig, ErrorBudget
+from jobs.audit.exits import AuditError
+from jobs.audit.run import audit, exit_code
+from jobs.cluster_session import ray_session
+from jobs.demo.server import s3_server
+from jobs.storage import StorageAccessError, filesystem, listing, upload
+from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS
+from tests.jobs.audit.tables import published, stable
+
+
+@pytest.fixture(scope="module")
+def s3(archive: Path, bundle: str) -> Iterator[str]:
+    """A bucket with archive and bundle; Ray is started inside, because its workers take the environment along."""
+    import ray
+
+    ray.shutdown()
+    with s3_server("line"), ray_session(512 * 2**20):
+        for source, target in ((archive, "archive"), (Path(bundle), "bundle")):
+            for entry in listing(str(source)):
+                upload(Path(entry.uri), f"s3://line/{target}/{entry.relative_path}")
+        yield "s3://line"
+
+
+def config(root: str, **settings: Any) -> AuditConfig:
+    defaults: dict[str, Any] = {
+        "manifest": f"{root}/archive/manifest.csv",
+        "bundle": f"{root}/bundle",
+        "output": f"{root}/out",
+        "run_date": "2026-01-02",
+        "shard_rows": 9,
+        "max_failed": ErrorBudget(count=7),
+    }
+    return AuditConfig(**(defaults | settings))
+
+
+def test_same_rows_from_s3_as_from_disk(s3: str, archive: Path, bundle: str, tmp_path: Path) -> None:
+    remote = audit(config(s3))
+    assert remote.code == exits.COMMITTED
+    assert remote.record.counts["failed_by_code"] == EXPECTED_FAILURES
+    names = [e.relative_path for e in listing(f"{s3}/out") if not e.relative_path.startswith("heatmaps/")]
+    parts = [f"runs/2026-01-02/audit/shards/shard-{i:06d}.parquet" for i in range(4)]
+    assert names == [
+        "results/run_date=2026-01-02/audit.parquet",
+        "runs/2026-01-02/audit/_SUCCESS",
+        "runs/2026-01-02/audit/manifest/part-00000.parquet",
+        "runs/2026-01-02/audit/run.json",
+        *parts,
+    ]
+    with filesystem("s3://").open("line/out/results/run_date=2026-01-02/audit.parquet") as file:
+        ours = stable(pq.read_table(file))
+    local = config(s3, manifest=str(archive / "manifest.csv"), bundle=bundle, output=str(tmp_path))
+    audit(local)
+    theirs = stable(published(tmp_path))
+    assert len(ours) == ROWS
+    for row in (*ours, *theirs):
+        row["error_message"] = None  # it quotes the storage
+    assert ours == theirs
+    assert audit(config(s3)).scored_shards == 0
+
+
+def test_absent_bucket_exits_with_4(s3: str) -> None:
+    with pytest.raises(StorageAccessError) as caught:
+        audit(config(s3, output="s3://no-such-bucket/out"))
+    assert exit_code(caught.value) == exits.NO_ACCESS
+
+
+def test_refused_credentials_exit_with_4(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import jobs.audit.fetch as module
+
+    def expired(uri: str, count: int, version: str | None = None) -> bytes:
+        raise OSError("ExpiredToken")
+
+    monkeypatch.setattr(module, "_read", expired)
+    monkeypatch.setattr(module, "is_credentials_error", lambda error: True)
+    from jobs.access import AllowList
+
+    with pytest.raises(StorageAccessError):
+        module.fetch("images/000.jpg", AllowList.of(f"{s3}/archive/manifest.csv", []), 100)
+
+
+def test_manifest_that_is_not_there_exits_with_2(s3: str) -> None:
+    with pytest.raises(AuditError) as caught:
+        audit(config(s3, manifest=f"{s3}/archive/none.csv", name="none"))
+    assert caught.value.code == exits.USAGE

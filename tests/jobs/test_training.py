@@ -1,0 +1,199 @@
+"""Training: from images to a bundle that audits, resumed after a kill; and on the real images where they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from anomaly_core.inspector import Inspector
+from anomaly_core.metrics import image_auroc, rates
+from jobs.audit.config import AuditConfig
+from jobs.audit.run import audit
+from jobs.bundles import read_bundle
+from jobs.cluster_session import ray_session
+from jobs.training import train as module
+from jobs.training.config import TrainingConfig, TrainingError
+from jobs.training.train import train
+from jobs.weights import WeightsError
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    with ray_session(512 * 2**20):
+        yield
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two products that nobody could mistake: horizontal and vertical stripes, eight normal images each."""
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for name in ("bar", "column"):
+        folder = root / name / "train" / "good"
+        folder.mkdir(parents=True)
+        for i in range(8):
+            Image.fromarray(stripes(name, generator)).save(folder / f"{i:02d}.png")
+    return root
+
+
+def stripes(name: str, generator: np.random.Generator) -> np.ndarray:
+    wave = (np.sin(np.arange(224) / 6 + generator.uniform(0, 0.3)) * 60 + 128)[:, None]
+    picture = np.repeat(wave, 224, axis=1) + generator.normal(0, 4, (224, 224))
+    grey = (picture if name == "bar" else picture.T).clip(0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def settings(images: Path, output: Path, **others: Any) -> TrainingConfig:
+    defaults: dict[str, Any] = {
+        "images": str(images),
+        "output": str(output),
+        "recipe": "small",
+        "backbone_weights": "random:0",
+        "router_weights": "random:0",
+        "precision": "float32",
+    }
+    return TrainingConfig(**(defaults | others))
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: None, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("trained") / "bundle"
+    boards: list[dict[str, tuple[str, int, int]]] = []
+    train(settings(images, output), boards.append)
+    assert boards[-1] == dict.fromkeys(("bar", "column", "router"), ("finished", 1, 1))
+    return output
+
+
+def test_trained_bundle_routes_and_finds(trained: Path) -> None:
+    inspector = Inspector(read_bundle(str(trained)), "cpu", "float32")
+    generator = np.random.default_rng(9)
+    for name in ("bar", "column"):
+        part = stripes(name, generator)
+        good = inspector.inspect(png(part))
+        part[100:124, 60:84] = (200, 30, 30)
+        bad = inspector.inspect(png(part))
+        assert (good.category, bad.category) == (name, name)
+        assert bad.decision == "anomalous"
+        assert bad.score > 3 * good.score
+        assert 50 < bad.peak[0] < 94
+        assert 90 < bad.peak[1] < 134
+
+
+def test_bundle_says_what_it_is(trained: Path) -> None:
+    bundle = read_bundle(str(trained))
+    manifest = bundle.manifest
+    assert manifest is not None
+    assert manifest.categories == ["bar", "column"]
+    assert (manifest.precision, manifest.calibrated_on) == ("float32", "held_out_images")
+    assert manifest.recipe["name"] == "small"
+    for category in manifest.categories:
+        info = manifest.training[category]
+        scores = np.array(info.calibration_scores)
+        assert (info.images, len(scores)) == (8, 2)
+        assert info.threshold == pytest.approx(scores.mean() + 3 * scores.std())
+        assert bundle.thresholds[category] == info.threshold
+        assert bundle.calibration_scores(category) == info.calibration_scores
+    assert json.loads((trained / "thresholds.json").read_text()) == dict(bundle.thresholds)
+
+
+def test_finished_categories_are_not_trained_again(
+    trained: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "bundle"
+    for path in trained.rglob("*"):
+        if path.is_file() and path.name not in ("bundle.json", "cae_column.pth"):
+            target = again / path.relative_to(trained)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    asked: list[list[str]] = []
+    run = module._run
+
+    def watched(todo: list[Any], all_images: Any, *rest: Any) -> Any:
+        asked.append([one.category for one in todo] + (["router"] if all_images else []))
+        return run(todo, all_images, *rest)
+
+    monkeypatch.setattr(module, "_run", watched)
+    train(settings(images, again))
+    assert asked == [["column"]]
+    assert (again / "cae_bar.pth").read_bytes() == (trained / "cae_bar.pth").read_bytes()
+    assert read_bundle(str(again)).thresholds == pytest.approx(dict(read_bundle(str(trained)).thresholds), rel=1e-6)
+
+
+def test_wrong_requests_are_named(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no images for screw; there are bar, column"):
+        train(settings(images, tmp_path, categories=("screw",)))
+    with pytest.raises(TrainingError, match="train/good"):
+        train(settings(tmp_path, tmp_path / "out"))
+    with pytest.raises(WeightsError, match=r"none\.pth"):
+        train(settings(images, tmp_path, backbone_weights=str(tmp_path / "none.pth")))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_broken_training_image_is_named(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "bar" / "train" / "good"
+    folder.mkdir(parents=True)
+    for i in range(3):
+        (folder / f"{i}.png").write_bytes((images / "bar" / "train" / "good" / f"0{i}.png").read_bytes())
+    (folder / "9.png").write_bytes(b"")
+    with pytest.raises(Exception, match=r"9\.png: empty_object"):
+        train(settings(tmp_path / "images", tmp_path / "bundle"))
+    assert not (tmp_path / "bundle" / "bundle.json").exists()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+@pytest.mark.usefixtures("ray_cluster")
+def test_reference_recipe_on_real_images(shared_root: Path, tmp_path: Path) -> None:
+    """48 of the normal images of bottle and screw; the whole sets, and their figures, are a benchmark's business."""
+    source = shared_root / "data" / "mvtec224"
+    for category in ("bottle", "screw"):
+        folder = tmp_path / "images" / category / "train" / "good"
+        folder.mkdir(parents=True)
+        for path in sorted((source / category / "train" / "good").iterdir())[:48]:
+            (folder / path.name).symlink_to(path)
+    weights = shared_root / "weights"
+    train(
+        settings(
+            tmp_path / "images",
+            tmp_path / "bundle",
+            recipe="reference",
+            backbone_weights=str(weights / "resnet50_v1_caffe_imagenet_conv1_to_layer3.pth"),
+            backbone_form="v1",
+            router_weights=str(weights / "resnet18_imagenet_bn_folded_without_layer4_convs.pth"),
+            precision="auto",
+        )
+    )
+    tests = [p for c in ("bottle", "screw") for p in sorted((source / c / "test").rglob("*.png"))]
+    (tmp_path / "m.csv").write_text("uri\n" + "".join(f"{p}\n" for p in tests))
+    config = AuditConfig(
+        manifest=str(tmp_path / "m.csv"),
+        bundle=str(tmp_path / "bundle"),
+        output=str(tmp_path / "out"),
+        run_date="2026-01-02",
+        allow=(str(source),),
+    )
+    assert audit(config).code == 0
+    rows = pq.read_table(tmp_path / "out/results/run_date=2026-01-02/audit.parquet", partitioning=None).to_pylist()
+    assert len(rows) == 243
+    truth = {str(p): (p.parts[-4], p.parts[-2] != "good") for p in tests}
+    routed = [row["category"] == truth[row["uri"]][0] for row in rows]
+    assert all(routed)
+    bottle = [row for row in rows if row["category"] == "bottle"]
+    defective = [truth[row["uri"]][1] for row in bottle]
+    assert image_auroc(defective, [row["score"] for row in bottle]) >= 0.97
+    assert rates(defective, [row["decision"] != "normal" for row in bottle]).escapes <= 6
