@@ -35,8 +35,9 @@ def load_cae(state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: torc
 
     Raises RuntimeError (from torch) naming the keys if the state dict does not fit.
     """
-    model = CAE()
-    model.load_state_dict(dict(state), strict=True)
+    with torch.device("meta"):  # no random weights that the next line replaces
+        model = CAE()
+    model.load_state_dict(dict(state), strict=True, assign=True)
     fold_batch_norm(model.eval()).requires_grad_(False)
     return model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
 

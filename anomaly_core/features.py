@@ -8,13 +8,11 @@ without padding that rounds up.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models import resnet50
-from torchvision.models.resnet import Bottleneck
 
 from anomaly_core.folding import fold_batch_norm
 
@@ -28,6 +26,9 @@ class Backbone(nn.Module):
     """ResNet-50 up to layer3. Nothing above is needed, so nothing above is there. Keys are torchvision's."""
 
     def __init__(self, form: BackboneForm = "v1.5"):
+        # Here, because torchvision takes seconds to import, and a process that only scores does without.
+        from torchvision.models import resnet50
+
         super().__init__()
         full = resnet50(weights=None)
         self.conv1, self.bn1, self.relu = full.conv1, full.bn1, full.relu
@@ -37,7 +38,7 @@ class Backbone(nn.Module):
         if form == "v1":
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=0, ceil_mode=True)
             for stage in (self.layer2, self.layer3):
-                block = cast(Bottleneck, stage[0])
+                block: Any = stage[0]
                 block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
         elif form != "v1.5":
             raise ValueError(f"unknown form of ResNet-50 {form!r}: v1.5 or v1")
@@ -54,7 +55,8 @@ def backbone_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
     Raises ValueError naming the keys that are missing or have another shape.
     """
-    wanted = Backbone().state_dict()
+    with torch.device("meta"):  # names and shapes only
+        wanted = Backbone().state_dict()
     missing = sorted(k for k in wanted if k not in state and not k.endswith("num_batches_tracked"))
     if missing:
         raise ValueError(f"not ResNet-50 weights up to layer3: {len(missing)} entries missing, such as {missing[:3]}")
@@ -75,8 +77,9 @@ def load_backbone(
     dtype: torch.dtype = torch.float32,
 ) -> Backbone:
     """The backbone for inference: eval mode, BatchNorm folded, channels_last, frozen."""
-    model = Backbone(form)
-    model.load_state_dict(backbone_state(state), strict=False)
+    with torch.device("meta"):  # no random weights that the next line replaces
+        model = Backbone(form)
+    model.load_state_dict(backbone_state(state), strict=False, assign=True)
     fold_batch_norm(model.eval()).requires_grad_(False)
     return model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
 
@@ -106,8 +109,9 @@ def random_backbone_state(images: torch.Tensor, seed: int = 0, branch: float = 0
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # cumulative average: after one pass, exactly that pass
-        elif isinstance(module, Bottleneck):
-            nn.init.constant_(module.bn3.weight, branch)
+        last = getattr(module, "bn3", None)  # of a residual block: the norm at the end of its branch
+        if isinstance(last, nn.BatchNorm2d):
+            nn.init.constant_(last.weight, branch)
     with torch.no_grad():
         model(images.float())
     return backbone_state(model.state_dict())

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
-from torchvision.models import resnet18
 
 from anomaly_core.folding import fold_batch_norm
 
@@ -38,6 +37,8 @@ def number_of_classes(state: Mapping[str, torch.Tensor]) -> int:
 
 def build_router(classes: int) -> nn.Module:
     """A ResNet-18 with freshly initialised weights and ``classes`` outputs, in train mode."""
+    from torchvision.models import resnet18  # here, because it takes seconds to import
+
     model = resnet18(weights=None)
     model.fc = nn.Linear(model.fc.in_features, classes)
     return model
@@ -50,8 +51,9 @@ def load_router(
 
     Raises RuntimeError (from torch) naming the keys if the state dict does not fit.
     """
-    model = build_router(number_of_classes(state))
-    model.load_state_dict(dict(state), strict=True)
+    with torch.device("meta"):  # no random weights that the next line replaces
+        model = build_router(number_of_classes(state))
+    model.load_state_dict(dict(state), strict=True, assign=True)
     folded = fold_batch_norm(model.eval())
     return folded.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,6 +35,7 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    ours = signal.getsignal(signal.SIGTERM)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
     else:
@@ -45,6 +48,8 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
             log_to_driver=True,
             configure_logging=True,
         )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)  # Ray has put one in its place that exits with 15
     try:
         yield
     finally:

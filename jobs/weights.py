@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from http.client import HTTPException
 
 import torch
-from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
 from anomaly_core.features import BackboneForm, backbone_state
 from anomaly_core.router import router_state
@@ -36,6 +35,8 @@ def backbone_weights(name: str | None, form: BackboneForm | None) -> BackboneWei
     name: a .pth file (path or URI) or a torchvision name. A file says nothing of its form, v1.5 unless ``form`` is
     given. Raises WeightsError.
     """
+    from torchvision.models import ResNet50_Weights
+
     name = name or "DEFAULT"
     if name in ResNet50_Weights.__members__:
         if form == "v1":
@@ -56,6 +57,8 @@ def router_weights(name: str | None) -> tuple[dict[str, torch.Tensor], str]:
 
     None is torchvision's DEFAULT (IMAGENET1K_V1). Raises WeightsError.
     """
+    from torchvision.models import ResNet18_Weights
+
     name = name or "DEFAULT"
     if name.startswith(RANDOM):
         return {}, name

@@ -7,12 +7,12 @@ import json
 import sys
 from datetime import UTC, datetime
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import PIL
 import torch
-import torchvision
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.audit.exits import FAILED, AuditError
@@ -101,7 +101,7 @@ def code_version() -> dict[str, str]:
         "source": digest.hexdigest(),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
+        "torchvision": metadata.version("torchvision"),
         "pillow": PIL.__version__,
     }
 

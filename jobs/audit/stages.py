@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -74,6 +75,10 @@ def chain(
         return _chain(shards, load, extract, write, registry, resources)
 
 
+def _gpus(share: float) -> dict[str, float]:
+    return {"num_gpus": share}
+
+
 def _chain(
     shards: list[dict[str, Any]],
     load: LoadSettings,
@@ -98,7 +103,8 @@ def _chain(
             batch_format="pyarrow",
             fn_constructor_args=(extract, registry),
             num_cpus=resources.extractor_cpus,
-            num_gpus=resources.extractor_gpus,
+            # Not num_gpus: with it Ray Data asks for a numeric batch size, which does not keep shards whole.
+            ray_remote_args_fn=partial(_gpus, resources.extractor_gpus) if resources.extractor_gpus else None,
             compute=ActorPoolStrategy(size=resources.extractors),
             max_restarts=RETRIES,
             max_task_retries=RETRIES,
