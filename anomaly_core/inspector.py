@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_core.bundle import Bundle, BundleError, cae_file
+from anomaly_core.bundle import Bundle
+from anomaly_core.bundle_manifest import BundleError, cae_file
 from anomaly_core.decision import Decision
 from anomaly_core.device import Precision
 from anomaly_core.heatmap import heatmap, overlay, relative_map

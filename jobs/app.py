@@ -18,7 +18,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it in many plac
 import gradio as gr
 from gradio.themes.utils.fonts import LocalFont
 
-from anomaly_core.bundle import BundleError
+from anomaly_core.bundle_manifest import BundleError
 from anomaly_core.device import resolve_device
 from anomaly_core.features import BackboneForm
 from anomaly_core.heatmap import STOPS, png

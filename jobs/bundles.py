@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from anomaly_core.bundle import (
+from anomaly_core.bundle import Bundle, load_bundle
+from anomaly_core.bundle_manifest import (
     BUNDLE_FILE,
     ROUTER_FILE,
     THRESHOLDS_FILE,
-    Bundle,
     BundleError,
     BundleManifest,
     bundle_files,
-    load_bundle,
 )
 from anomaly_core.device import Precision, resolve_precision
 from anomaly_core.features import BackboneForm

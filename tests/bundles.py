@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anomaly_core.bundle import (
+from anomaly_core.bundle import save_pth
+from anomaly_core.bundle_manifest import (
     BACKBONE_FILE,
     BUNDLE_FILE,
     ROUTER_FILE,
@@ -20,7 +21,6 @@ from anomaly_core.bundle import (
     CategoryInfo,
     RouterInfo,
     cae_file,
-    save_pth,
     sha256,
 )
 from anomaly_core.cae import CAE

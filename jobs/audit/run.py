@@ -13,7 +13,8 @@ from typing import Any
 
 import ray
 
-from anomaly_core.bundle import Bundle, BundleError, cae_file
+from anomaly_core.bundle import Bundle
+from anomaly_core.bundle_manifest import BundleError, cae_file
 from anomaly_core.device import Precision, resolve_device
 from anomaly_core.preprocess import Limits
 from jobs.access import AllowList

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from anomaly_core.bundle import BundleManifest
+from anomaly_core.bundle_manifest import BundleManifest
 from jobs.audit import exits
 from jobs.cli import complain, console
 from jobs.storage import StorageAccessError

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_core.bundle import check_categories
+from anomaly_core.bundle_manifest import check_categories
 from anomaly_core.preprocess import SIZE, ImageError, decode
 from jobs.storage import listing, read_bytes
 from jobs.training.config import TrainingError

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anomaly_core.bundle import ROUTER_FILE, CategoryInfo, RouterInfo, cae_file, save_pth, sha256
+from anomaly_core.bundle import save_pth
+from anomaly_core.bundle_manifest import ROUTER_FILE, CategoryInfo, RouterInfo, cae_file, sha256
 from anomaly_core.cae import load_cae
 from anomaly_core.calibration import mean_plus_3sigma
 from anomaly_core.device import DTYPES, Precision

@@ -16,7 +16,8 @@ import numpy as np
 import ray
 import torch
 
-from anomaly_core.bundle import (
+from anomaly_core.bundle import save_pth
+from anomaly_core.bundle_manifest import (
     BACKBONE_FILE,
     BUNDLE_FILE,
     ROUTER_FILE,
@@ -26,7 +27,6 @@ from anomaly_core.bundle import (
     CategoryInfo,
     RouterInfo,
     cae_file,
-    save_pth,
     sha256,
 )
 from anomaly_core.device import resolve_device, resolve_precision

@@ -12,23 +12,19 @@ from typing import Any
 import pytest
 import torch
 
-from anomaly_core import bundle as module
-from anomaly_core.bundle import (
+from anomaly_core import bundle_manifest as module
+from anomaly_core.bundle import Bundle, category_scorer, load_bundle, load_pth, save_pth
+from anomaly_core.bundle_manifest import (
     BACKBONE_FILE,
     BUNDLE_FILE,
     ROUTER_FILE,
     THRESHOLDS_FILE,
-    Bundle,
     BundleError,
     BundleManifest,
     CategoryInfo,
     bundle_files,
     cae_file,
-    category_scorer,
     check_categories,
-    load_bundle,
-    load_pth,
-    save_pth,
     sha256,
 )
 from anomaly_core.preprocess import MEAN, STD

@@ -17,7 +17,8 @@ import torch
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from anomaly_core.bundle import (
+from anomaly_core.bundle import save_pth
+from anomaly_core.bundle_manifest import (
     BACKBONE_FILE,
     BUNDLE_FILE,
     ROUTER_FILE,
@@ -27,7 +28,6 @@ from anomaly_core.bundle import (
     CategoryInfo,
     RouterInfo,
     cae_file,
-    save_pth,
     sha256,
 )
 from anomaly_core.cae import CAE

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from anomaly_core import device
-from anomaly_core.bundle import BUNDLE_FILE, Bundle, BundleError, sha256
+from anomaly_core.bundle import Bundle
+from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleError, sha256
 from jobs import weights as weights_module
 from jobs.bundles import read_bundle, run_precision
 from jobs.storage import StorageAccessError, join, upload

@@ -1,0 +1,165 @@
+"""The content of bundle.json: what the files of a bundle are, where they come from, and the SHA-256 of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from anomaly_core.device import Precision
+from anomaly_core.features import BackboneForm
+from anomaly_core.preprocess import MEAN, STD
+from anomaly_core.scoring import ScoreName
+
+ROUTER_FILE = "best_classifier.pth"
+THRESHOLDS_FILE = "thresholds.json"
+BACKBONE_FILE = "backbone.pth"
+BUNDLE_FILE = "bundle.json"
+# A category becomes a folder of the results, so its name is held to characters that mean nothing to any file system.
+CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class BundleError(ValueError):
+    """A bundle that must not be used; the message names the file and the remedy."""
+
+
+def cae_file(category: str) -> str:
+    """The file of a category's autoencoder."""
+    return f"cae_{category}.pth"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneInfo(_Record):
+    """The ResNet-50: its form, where its weights came from, and the SHA-256 of backbone.pth."""
+
+    form: BackboneForm
+    source: str
+    sha256: str
+
+
+class RouterInfo(_Record):
+    """The router: architecture, where its first weights came from, and what training saw."""
+
+    architecture: Literal["resnet18"] = "resnet18"
+    source: str
+    frozen_norms: int = 0
+    losses: list[float] = Field(default_factory=list)
+    training_accuracy: float | None = None
+    seconds: float = 0.0
+
+
+class PreprocessingInfo(_Record):
+    """How a file becomes the tensor: what the calibration used, and what every later image must use."""
+
+    size: Literal[224] = 224
+    resize: Literal["pillow_bilinear_8bit"] = "pillow_bilinear_8bit"
+    exif_orientation: bool = True
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+
+    @model_validator(mode="after")
+    def _as_in_this_version(self) -> PreprocessingInfo:
+        if (self.mean, self.std) != (MEAN, STD):
+            raise ValueError("this version normalises with the ImageNet mean and standard deviation only")
+        return self
+
+
+class CategoryInfo(_Record):
+    """Training figures of one category. calibration_scores: of normal images, sorted ascending."""
+
+    images: int
+    images_sha256: str
+    losses: list[float]
+    best_epoch: int
+    seconds: float
+    threshold: float
+    calibration_scores: list[float]
+
+
+class BundleManifest(_Record):
+    """The content of bundle.json."""
+
+    schema_version: Literal[1] = 1
+    created_by: str
+    created_at: str
+    categories: list[str]
+    backbone: BackboneInfo
+    router: RouterInfo
+    preprocessing: PreprocessingInfo = PreprocessingInfo()
+    score: ScoreName = "top10_mean_224"
+    precision: Precision
+    recipe: dict[str, Any]
+    threshold_rule: str
+    calibrated_on: Literal["training_images", "held_out_images"]
+    training: dict[str, CategoryInfo]
+    files: dict[str, str]
+
+    @field_validator("categories")
+    @classmethod
+    def _names(cls, value: list[str]) -> list[str]:
+        return check_categories(value)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> BundleManifest:
+        if sorted(self.training) != sorted(self.categories):
+            raise ValueError("training figures and categories do not name the same categories")
+        if self.files.get(BACKBONE_FILE) != self.backbone.sha256:
+            raise ValueError("two SHA-256 for the backbone")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The bytes of bundle.json, with the digest of everything else in it."""
+        content = self.model_dump(mode="json")
+        return _canonical({**content, "digest": sha256(_canonical(content))})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> BundleManifest:
+        """Parse and check bundle.json. Raises BundleError if it was changed, or is of another version."""
+        try:
+            content = json.loads(data)
+            digest = content.pop("digest")
+            unchanged = sha256(_canonical(content)) == digest and _canonical({**content, "digest": digest}) == data
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OverflowError) as error:
+            raise BundleError(
+                f"{BUNDLE_FILE} is not a bundle description ({error}); take the bundle from its source again"
+            ) from error
+        if not unchanged:
+            raise BundleError(f"{BUNDLE_FILE} was changed since it was written; take the bundle from its source again")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise BundleError(f"{BUNDLE_FILE}: {where}: {first['msg']}; was it written by a newer version?") from error
+
+
+def check_categories(names: list[str]) -> list[str]:
+    """The names, if each is fit to be a folder and none comes twice. Raises ValueError naming the first that is not."""
+    if not names:
+        raise ValueError("no categories")
+    for name in names:
+        if not CATEGORY_NAME.fullmatch(name):
+            raise ValueError(f"category name {name!r}: only letters, digits, '_' and '-', at most 64, are allowed")
+    if len(set(names)) != len(names):
+        raise ValueError(f"a category is named twice: {sorted(n for n in names if names.count(n) > 1)[0]}")
+    return names
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def bundle_files(manifest: BundleManifest) -> list[str]:
+    """The files that a described bundle must have besides bundle.json."""
+    return [ROUTER_FILE, THRESHOLDS_FILE, BACKBONE_FILE, *(cae_file(c) for c in manifest.categories)]
+
+
+def _canonical(content: object) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()
