@@ -167,7 +167,7 @@ def _load_described(files: Mapping[str, bytes]) -> Bundle:
     if sorted(thresholds) != sorted(manifest.categories):
         raise BundleError(f"{THRESHOLDS_FILE} and {BUNDLE_FILE} do not name the same categories")
     _check_router(files, len(manifest.categories))
-    return Bundle(files, tuple(manifest.categories), thresholds, sha256(raw), manifest.backbone.form, manifest)
+    return Bundle(files, tuple(manifest.categories), thresholds, manifest.digest, manifest.backbone.form, manifest)
 
 
 def _load_reference(

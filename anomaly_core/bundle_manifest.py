@@ -116,7 +116,12 @@ class BundleManifest(_Record):
     def to_bytes(self) -> bytes:
         """The bytes of bundle.json, with the digest of everything else in it."""
         content = self.model_dump(mode="json")
-        return _canonical({**content, "digest": sha256(_canonical(content))})
+        return _canonical({**content, "digest": self.digest})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything in it: names the bundle, as each file's SHA-256 is part of it."""
+        return sha256(_canonical(self.model_dump(mode="json")))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> BundleManifest:

@@ -18,7 +18,8 @@ app = typer.Typer(
 )
 manifest_app = typer.Typer(help="Make manifests: lists of images to audit.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False)  # progress, warnings, errors
+output = Console(highlight=False)  # what was asked for
 
 
 class Device(StrEnum):
@@ -65,15 +66,15 @@ def audit(
     manifest: Annotated[str, typer.Option(help="Manifest (Parquet, CSV or JSONL), a path or s3:// URI.")],
     bundle: Annotated[str, typer.Option(help="Model bundle, a folder or s3:// prefix.")],
     output: Annotated[str, typer.Option(help="Where results, heatmaps and runs go, a folder or s3:// prefix.")],
-    run_date: Annotated[str | None, typer.Option(help="Date of the run, YYYY-MM-DD [default: today].")] = None,
+    run_date: Annotated[str | None, typer.Option(help="Date of the run, YYYY-MM-DD (default: today).")] = None,
     name: Annotated[str, typer.Option(help="Name of the run: two lines can audit on one date.")] = "audit",
     heatmaps: Annotated[Heatmaps, typer.Option(help="Which images get pictures.")] = Heatmaps.anomalous,
-    format: Annotated[Format | None, typer.Option(help="Format of the manifest [default: detected].")] = None,
+    format: Annotated[Format | None, typer.Option(help="Format of the manifest (default: detected).")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Audit the first N rows only.")] = None,
-    shard_rows: Annotated[int | None, typer.Option(min=1, max=4096, help="Rows a shard [default: by size].")] = None,
+    shard_rows: Annotated[int | None, typer.Option(min=1, max=4096, help="Rows a shard (default: by size).")] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help="URI prefix that images may come from [default: the manifest's bucket or folder]."),
+        typer.Option(help="URI prefix that images may come from (default: the manifest's bucket or folder)."),
     ] = None,
     max_failed: Annotated[str, typer.Option(help="Error budget: a share (1%) or a count (25).")] = "1%",
     device: DeviceOption = Device.auto,
@@ -88,7 +89,7 @@ def audit(
     ] = 0.5,
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,
-    scorers: Annotated[int | None, typer.Option(min=1, help="Scorer processes [default: by machine].")] = None,
+    scorers: Annotated[int | None, typer.Option(min=1, help="Scorer processes (default: by machine).")] = None,
     accept_code_change: Annotated[
         bool, typer.Option("--accept-code-change", help="Finish a run that another version of the code began.")
     ] = False,
@@ -130,7 +131,7 @@ def train(
         str, typer.Option(help="How to train: reference, or small for some dozens of images.")
     ] = "reference",
     categories: Annotated[
-        list[str] | None, typer.Option(help="Category to train; repeat, or separate by commas [default: all].")
+        list[str] | None, typer.Option(help="Category to train; repeat, or separate by commas (default: all).")
     ] = None,
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,

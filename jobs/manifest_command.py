@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from jobs.audit import exits
-from jobs.cli import complain, console, note
-from jobs.storage import StorageAccessError, listing, normal, scratch, upload
+from jobs.cli import complain, note
+from jobs.cli import output as console
+from jobs.storage import Entry, StorageAccessError, listing, normal, scratch, upload
 from manifests.build import BuildSummary, PathPattern, build, is_image_name
 from manifests.schema import ManifestError
 
@@ -16,15 +18,28 @@ def build_manifest(source: str, output: str, pattern: str | None = None) -> Buil
 
     Raises ManifestError if there are no images or the pattern is wrong, StorageAccessError.
     """
+    if not output.endswith(".parquet"):
+        raise ManifestError(f"{output}: a manifest is written as Parquet; give a name that ends in .parquet")
     fields = PathPattern(pattern) if pattern is not None else None
     source = normal(source)
-    entries = (asdict(entry) for entry in listing(source) if is_image_name(entry.relative_path))
+    first: list[str] = []
+    entries = (asdict(entry) for entry in _seen(listing(source), first))
     with scratch() as local:
         summary = build(entries, local / "manifest", fields)
         if summary.rows == 0:
             raise ManifestError(f"{source}: no images here; give the folder or prefix that holds them")
+        if summary.unmatched == summary.rows:
+            raise ManifestError(f"pattern {pattern!r}: no path below {source} matches, the first is {first[0]!r}")
         upload(local / "manifest", normal(output))
     return summary
+
+
+def _seen(entries: Iterable[Entry], first: list[str]) -> Iterator[Entry]:
+    for entry in entries:
+        if is_image_name(entry.relative_path):
+            if not first:
+                first.append(entry.relative_path)
+            yield entry
 
 
 def build_command(source: str, output: str, pattern: str | None) -> int:

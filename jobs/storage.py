@@ -178,6 +178,17 @@ def delete(uri: str) -> None:
             return
 
 
+def prune(uri: str, levels: int) -> None:
+    """Remove a local folder and those above it, so many in all, as far as they are empty; elsewhere there are none."""
+    path = path_of(uri)
+    for _ in range(levels if is_local(uri) else 0):
+        try:
+            os.rmdir(path)
+        except OSError:  # not empty, not ours, a mount point: it stays, and what is above it too
+            return
+        path = os.path.dirname(path)
+
+
 def listing(uri: str) -> Iterator[Entry]:
     """Every object below a folder or prefix, sorted by name. An absent folder has none."""
     with access(uri):

@@ -91,6 +91,16 @@ class AuditConfig(BaseModel):
             raise ValueError("must not be empty")
         return normal(value)
 
+    @field_validator("run_date", mode="before")
+    @classmethod
+    def _as_written(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                return date.fromisoformat(value)
+            except ValueError as error:
+                raise ValueError("write the date as YYYY-MM-DD") from error
+        return value
+
     @field_validator("name")
     @classmethod
     def _fit_for_a_folder(cls, value: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from jobs.audit.exits import LOCKED, AuditError
-from jobs.storage import create, delete, read_bytes, write_bytes
+from jobs.storage import create, delete, parent, prune, read_bytes, write_bytes
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
@@ -61,6 +61,7 @@ class RunLock:
         owner = self._owner()
         if owner is not None and owner.get("token") == self.token:
             delete(self.uri)
+            prune(parent(self.uri), levels=4)  # a run that was refused leaves no output/runs/date/name
 
     def _take_over(self, dead: dict[str, Any]) -> bool:
         # The marker stays: whoever found the same dead owner, and comes late, finds it.

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anomaly_core.bundle import Bundle
+from jobs.access import AllowList, NotAllowed
 from jobs.audit.config import AuditConfig
 from jobs.audit.exits import USAGE, AuditError
 from jobs.audit.extract import DECIDED
@@ -22,7 +23,7 @@ from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, n
 from jobs.audit.results import RESERVED
 from jobs.audit.write import shard_name
 from jobs.storage import download, exists, filesystem, join, listing, path_of, scratch, upload
-from manifests.freeze import FrozenManifest, freeze
+from manifests.freeze import FrozenManifest, freeze, read_shard
 from manifests.schema import ManifestError
 
 # Names that the stages use between them; a manifest must not bring its own.
@@ -146,9 +147,14 @@ def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:
         )
     except FileNotFoundError as error:
         raise AuditError(USAGE, f"{config.manifest}: there is no such manifest") from error
-    except (ManifestError, IsADirectoryError) as error:
-        raise AuditError(USAGE, f"{config.manifest}: {error}") from error
+    except IsADirectoryError as error:
+        raise AuditError(
+            USAGE, f"{config.manifest}: a folder, not a manifest; make one of it with 'line-audit manifest build'"
+        ) from error
+    except ManifestError as error:
+        raise AuditError(USAGE, str(error).replace(str(source), config.manifest)) from error
     _check_carried(config.manifest, frozen.extras)
+    _check_allowed(config, local / "frozen" / frozen.shards[0].part)
     return frozen
 
 
@@ -185,6 +191,22 @@ def _is_good(folder: RunFolder, record: RunRecord, shard: int, rows: int) -> boo
         return False
     metadata = footer.metadata or {}
     return footer.num_rows == rows and metadata.get(b"line_audit.fingerprint") == record.fingerprint.encode()
+
+
+def _check_allowed(config: AuditConfig, part: Path) -> None:
+    # A manifest that lies apart from its images would commit a night of refused rows, so the first rows are tried now.
+    allowed = AllowList.of(config.manifest, config.allow)
+    refused = None
+    for uri in read_shard(part, 0)["uri"].to_pylist():
+        if uri is None:
+            continue
+        try:
+            allowed.resolve(uri)
+            return
+        except NotAllowed as error:
+            refused = f"{uri}: {error}"
+    if refused is not None:
+        raise AuditError(USAGE, f"{config.manifest}: no image of its first rows may be read, the last: {refused}")
 
 
 def _check_carried(manifest: str, extras: pa.Schema) -> None:

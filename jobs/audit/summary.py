@@ -7,10 +7,9 @@ from rich.table import Table
 from anomaly_core.bundle import Bundle
 from anomaly_core.device import Precision
 from jobs.audit.config import AuditConfig
-from jobs.audit.exits import MEANING
 from jobs.audit.record import RunFolder
 from jobs.audit.run import Outcome
-from jobs.cli import console
+from jobs.cli import output as console
 from jobs.storage import is_local, join
 from manifests.freeze import FrozenManifest
 
@@ -43,29 +42,29 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     say(f"{counts['rows']:,} images: {counts['status'].get('scored', 0):,} scored, {failed:,} failed")
     if counts["render_errors"]:
         say(f"{counts['render_errors']} pictures could not be made; see column render_error")
-    if record.timings.get("images_per_second"):
+    if outcome.scored_shards and record.timings.get("images_per_second"):
         say(
             f"{record.timings['images_per_second']} images/s over {record.timings['rows_scored_now']:,} images "
             f"(with start-up), {record.timings['seconds']} s in all"
         )
-    if outcome.earlier_shards:
+    if outcome.scored_shards and outcome.earlier_shards:
         say(f"{outcome.earlier_shards} shards were there from an earlier start and were not scored again")
     say(f"results:  {record.results}")
     if config.heatmaps != "none":
         say(f"heatmaps: {join(config.output, 'heatmaps')}")
-    say(f"query:    {query_line(config.output)}")
-    say(f"exit status {outcome.code}: {MEANING[outcome.code]}")
+    say(f"in DuckDB: {query_line(config.output)}")
+    say(f"exit status {outcome.code}: {record.exit_reason}")
 
 
 def query_line(output: str) -> str:
-    """The line that queries the results of an output with DuckDB's own command line."""
+    """The line that queries the results of an output in DuckDB."""
     sql = (
         "SELECT run_date, category, decision, count(*) AS images FROM "
         f"read_parquet('{join(output, 'results', '**', '*.parquet')}', hive_partitioning=true) "
         "GROUP BY ALL ORDER BY ALL"
     )
     prefix = "" if is_local(output) else "INSTALL httpfs; LOAD httpfs; "
-    return f'duckdb -c "{prefix}{sql}"'
+    return f"{prefix}{sql};"
 
 
 def print_plan(

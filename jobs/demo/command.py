@@ -13,7 +13,8 @@ from torch.hub import get_dir
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
 from jobs.audit.command import run_command
-from jobs.cli import console, note
+from jobs.cli import note
+from jobs.cli import output as console
 from jobs.cluster_session import ray_session
 from jobs.demo.archive import make_archive
 from jobs.demo.server import s3_server
@@ -66,7 +67,7 @@ def demo_command(output: str, backbone: str | None, form: str | None, router: st
     verdicts, caught, broken = compare(rows, archive.truth, f"s3://{BUCKET}")
     table = Table(title="against the known truth", title_justify="left")
     for heading in ("category", "defects", "found", "missed", "good parts", "false rejects", "misrouted"):
-        table.add_column(heading, justify="left" if heading == "category" else "right")
+        table.add_column(heading, justify="left" if heading == "category" else "right", no_wrap=heading == "category")
     for category, v in verdicts.items():
         numbers = (v.defective, v.found, v.missed, v.good, v.false_rejects, v.misrouted)
         table.add_row(category, *(str(number) for number in numbers))

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from anomaly_core.bundle_manifest import BundleManifest
 from jobs.audit import exits
-from jobs.cli import complain, console
+from jobs.cli import complain, console, output
 from jobs.storage import StorageAccessError
 from jobs.training.config import TrainingConfig, TrainingError
 from jobs.training.train import Board, elapsed, train
@@ -48,7 +48,7 @@ def train_command(settings: dict[str, Any]) -> int:
         complain(str(cause).splitlines()[-1] if str(cause) else type(cause).__name__)
         return exits.FAILED
     _print(manifest)
-    console.print(f"bundle written to {config.output} in {elapsed(start)}", markup=False, soft_wrap=True)
+    output.print(f"bundle written to {config.output} in {elapsed(start)}", markup=False, soft_wrap=True)
     return exits.COMMITTED
 
 
@@ -78,20 +78,20 @@ def _with_progress(config: TrainingConfig) -> BundleManifest:
 def _print(manifest: BundleManifest) -> None:
     table = Table(title=f"bundle: recipe {manifest.recipe['name']}, {manifest.precision}", title_justify="left")
     for heading in ("category", "images", "loss first", "loss best", "epoch kept", "threshold", "seconds"):
-        table.add_column(heading, justify="left" if heading == "category" else "right")
+        table.add_column(heading, justify="left" if heading == "category" else "right", no_wrap=heading == "category")
     for category, info in manifest.training.items():
         table.add_row(
             category,
             str(info.images),
-            f"{info.losses[0]:.4g}",
+            f"{info.losses[0]:.4g}" if len(info.losses) > 1 else "",
             f"{min(info.losses):.4g}",
             f"{info.best_epoch + 1} of {len(info.losses)}",
             f"{info.threshold:.4g}",
             f"{info.seconds:.1f}",
         )
-    console.print(table)
+    output.print(table)
     router = manifest.router
-    console.print(
+    output.print(
         f"router: accuracy on its training images {router.training_accuracy:.4f}, {router.seconds:.1f} s, "
         f"from {router.source}; backbone {manifest.backbone.form} from {manifest.backbone.source}",
         markup=False,

@@ -55,9 +55,11 @@ def wait_for_shards(process: subprocess.Popen[str], output: Path, count: int) ->
 
 
 def finish(archive: Path, bundle: str, output: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    done = subprocess.run(
         command(archive, bundle, output), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
+    done.stderr += done.stdout
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def test_wrong_arguments_exit_with_2(archive: Path, bundle: str, tmp_path: Path)
         )
         assert done.returncode == exits.USAGE, (extra, done.stderr)
         assert named in done.stderr.replace("\n", " ")
-    assert not (tmp_path / "out" / "results").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_writes_nothing(archive: Path, bundle: str, tmp_path: Path) -> None:
@@ -141,6 +143,6 @@ def test_dry_run_writes_nothing(archive: Path, bundle: str, tmp_path: Path) -> N
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert "1 duplicate" in done.stderr
-    assert "shards" in done.stderr
+    assert "1 duplicate" in done.stdout
+    assert "shards" in done.stdout
     assert list(tmp_path.iterdir()) == []
