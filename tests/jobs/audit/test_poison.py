@@ -16,6 +16,9 @@ from tests.jobs.audit.poison import HANGER, KILLER, install
 from tests.jobs.audit.tables import published
 
 
+ROOT = Path(__file__).resolve().parents[3]
+
+
 @pytest.fixture
 def poisoned_ray() -> Iterator[None]:
     ray.shutdown()
@@ -24,7 +27,8 @@ def poisoned_ray() -> Iterator[None]:
         object_store_memory=512 * 2**20,
         include_dashboard=False,
         logging_level=logging.WARNING,
-        runtime_env={"worker_process_setup_hook": install},
+        # Workers import the hook before they know the driver's path.
+        runtime_env={"worker_process_setup_hook": install, "env_vars": {"PYTHONPATH": str(ROOT)}},
     )
     yield
     ray.shutdown()

@@ -29,7 +29,7 @@ def can_make_namespaces() -> bool:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.skipif(not can_make_namespaces(), reason="no right to make a network namespace for a Ray head on loopback")
-@pytest.mark.parametrize(("max_failed", "code"), [(7, exits.COMMITTED), (6, exits.BUDGET_EXCEEDED)])
+@pytest.mark.parametrize(("max_failed", "code"), [(6, exits.BUDGET_EXCEEDED)])
 def test_submitted_audit_gives_the_same_table(
     archive: Path, bundle: str, tmp_path: Path, max_failed: int, code: int
 ) -> None:
