@@ -15,7 +15,6 @@ from jobs.audit.run import audit
 from tests.jobs.audit.poison import HANGER, KILLER, install
 from tests.jobs.audit.tables import published
 
-
 ROOT = Path(__file__).resolve().parents[3]
 
 
