@@ -234,7 +234,7 @@ def test_the_page_says_why_a_file_was_not_scored_and_clears(inspector: Inspector
     page = shown(inspector, BROKEN["page.jpg"][0])
     assert "<dd>html_document</dd>" in page
     assert "HTML or XML document" in page
-    hostile = shown(inspector, b"<img src=x onerror=alert(1)>")
+    hostile = shown(inspector, b"x<img src=x onerror=alert(1)>")
     assert "<img src=x" not in hostile
     assert "&lt;img" in hostile
     assert "data:image" not in shown(inspector, None)

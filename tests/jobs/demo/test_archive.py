@@ -102,7 +102,8 @@ def test_masks_lie_beside_defects(archive: Archive) -> None:
             assert row.mask is None
 
 
-def test_broken_files_fail(archive: Archive) -> None:
+def test_broken_files_fail(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**26)  # our own decoder switches Pillow's cap off for its own
     broken = [row for row in archive.truth if row.broken]
     assert len(broken) == 7
     for row in broken:
