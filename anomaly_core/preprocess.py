@@ -146,8 +146,9 @@ def _open(data: bytes) -> Image.Image:
             raise ImageError(
                 "html_document", "an HTML or XML document, not an image: probably an error page"
             ) from error
-        if _is_supported(data):
-            raise _decode_error(_format_of(data), data, error) from error
+        known = _format_of(data)
+        if known:
+            raise _decode_error(known, data, error) from error
         raise ImageError(
             "unsupported_format", f"not an image in one of {', '.join(FORMATS)} (begins with {data[:8]!r})"
         ) from error
@@ -219,7 +220,3 @@ def _format_of(data: bytes) -> str:
         if data.startswith(magic):
             return name
     return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else ""
-
-
-def _is_supported(data: bytes) -> bool:
-    return bool(_format_of(data))

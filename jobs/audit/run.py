@@ -72,12 +72,7 @@ def audit(config: AuditConfig, watcher: Watcher | None = None) -> Outcome:
     Raises AuditError with the exit code; whatever is written by then is gone on with by a rerun.
     """
     watcher = watcher or Watcher()
-    try:
-        device = resolve_device(config.device)
-        bundle = read_bundle(config.bundle, config.backbone_weights, config.backbone_form)
-        precision, doubts = run_precision(bundle, config.precision, device)
-    except (BundleError, ValueError) as error:
-        raise AuditError(exits.USAGE, str(error)) from error
+    bundle, device, precision, doubts = _open(config)
     for warning in (*bundle.warnings, *doubts):
         watcher.said(warning)
     folder = choose_folder(config, bundle)
@@ -101,12 +96,7 @@ def audit(config: AuditConfig, watcher: Watcher | None = None) -> Outcome:
 
 def dry_run(config: AuditConfig) -> tuple[FrozenManifest, Bundle, Precision, RunFolder]:
     """Check everything that an audit checks before it starts, and write nothing. Raises AuditError."""
-    try:
-        device = resolve_device(config.device)
-        bundle = read_bundle(config.bundle, config.backbone_weights, config.backbone_form)
-        precision, _ = run_precision(bundle, config.precision, device)
-    except (BundleError, ValueError) as error:
-        raise AuditError(exits.USAGE, str(error)) from error
+    bundle, _, precision, _ = _open(config)
     folder = choose_folder(config, bundle)
     with scratch() as local:
         frozen = freeze_manifest(config, local)
@@ -114,6 +104,17 @@ def dry_run(config: AuditConfig) -> tuple[FrozenManifest, Bundle, Precision, Run
     if record is not None:
         check_same(config, record, parts_of(config, bundle, precision, frozen), finished=exists(folder.success))
     return frozen, bundle, precision, folder
+
+
+def _open(config: AuditConfig) -> tuple[Bundle, str, Precision, list[str]]:
+    """The verified bundle, the device and precision to score in, and what is doubtful about them."""
+    try:
+        device = resolve_device(config.device)
+        bundle = read_bundle(config.bundle, config.backbone_weights, config.backbone_form)
+        precision, doubts = run_precision(bundle, config.precision, device)
+    except (BundleError, ValueError) as error:
+        raise AuditError(exits.USAGE, str(error)) from error
+    return bundle, device, precision, doubts
 
 
 def _plan(config: AuditConfig, bundle: Bundle, folder: RunFolder, precision: Precision, device: str) -> Plan:
