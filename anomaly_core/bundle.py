@@ -32,11 +32,11 @@ from anomaly_core.bundle_manifest import (
     check_categories,
     sha256,
 )
-from anomaly_core.cae import CAE, load_cae
+from anomaly_core.cae import load_cae
 from anomaly_core.decision import DecisionRule
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import Backbone, BackboneForm, backbone_state, load_backbone
-from anomaly_core.router import load_router, number_of_classes, router_state
+from anomaly_core.router import Router, load_router, number_of_classes, router_state
 from anomaly_core.scoring import CategoryScorer, RoutingExtractor, ScoreName
 
 
@@ -90,30 +90,28 @@ class Bundle:
         """The same bundle with router and backbone only, for processes that score nothing."""
         return replace(self, files={name: self.files[name] for name in (ROUTER_FILE, BACKBONE_FILE)})
 
-    def extractor(self, device: str, precision: Precision, micro_batch: int = 32) -> RoutingExtractor:
+    def extractor(self, device: str, precision: Precision, micro_batch: int | None = None) -> RoutingExtractor:
         """Router and backbone, ready to run."""
         dtype = DTYPES[precision]
         return RoutingExtractor(self._router(device, dtype), self._backbone(device, dtype), device, dtype, micro_batch)
 
-    def scorer(self, category: str, device: str, precision: Precision, micro_batch: int = 32) -> CategoryScorer:
+    def scorer(self, category: str, device: str, precision: Precision) -> CategoryScorer:
         """The CAE of a category, ready to run. Raises BundleError naming the file if it does not fit."""
-        return category_scorer(self.files[cae_file(category)], category, self.score, device, precision, micro_batch)
+        return category_scorer(self.files[cae_file(category)], category, self.score, device, precision)
 
-    def _router(self, device: str, dtype: torch.dtype) -> torch.nn.Module:
+    def _router(self, device: str, dtype: torch.dtype) -> Router:
         return _fit(ROUTER_FILE, lambda: load_router(router_state(load_pth(self.files, ROUTER_FILE)), device, dtype))
 
     def _backbone(self, device: str, dtype: torch.dtype) -> Backbone:
         return _fit(BACKBONE_FILE, lambda: load_backbone(_state(self.files, BACKBONE_FILE), self.form, device, dtype))
 
 
-def category_scorer(
-    data: bytes, category: str, score: ScoreName, device: str, precision: Precision, micro_batch: int = 32
-) -> CategoryScorer:
+def category_scorer(data: bytes, category: str, score: ScoreName, device: str, precision: Precision) -> CategoryScorer:
     """The scorer of a category from the bytes of its CAE file. Raises BundleError naming the file."""
     name = cae_file(category)
     dtype = DTYPES[precision]
-    cae: CAE = _fit(name, lambda: load_cae(_state({name: data}, name), device, dtype))
-    return CategoryScorer(cae, score, device, dtype, micro_batch)
+    cae = _fit(name, lambda: load_cae(_state({name: data}, name), device, dtype))
+    return CategoryScorer(cae, score, device, dtype)
 
 
 def load_bundle(

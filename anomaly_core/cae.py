@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from anomaly_core.features import CHANNELS
-from anomaly_core.folding import fold_batch_norm
+from anomaly_core.convolution import folded
+from anomaly_core.features import CHANNELS, GRID, LAYER2_CHANNELS, enlarge, pool
+from anomaly_core.resnet import check_state
 
 LATENT = 100
 
@@ -30,16 +32,74 @@ class CAE(nn.Module):
         return self.decoder(self.encoder(features))
 
 
-def load_cae(state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: torch.dtype = torch.float32) -> CAE:
-    """The CAE for inference: eval mode, BatchNorm folded, channels_last, frozen.
+class FoldedCAE:
+    """The CAE for inference, on rows: 1x1 convolutions are matrix products over the positions of the feature map.
 
-    Raises RuntimeError (from torch) naming the keys if the state dict does not fit.
+    layers: weight (out, in) and bias (out,) of each convolution, its norm folded in.
     """
-    with torch.device("meta"):  # no random weights that the next line replaces
-        model = CAE()
-    model.load_state_dict(dict(state), strict=True, assign=True)
-    fold_batch_norm(model.eval()).requires_grad_(False)
-    return model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+
+    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]]):
+        self.layers = layers
+        (weight, self.first_bias), *self.hidden, (last, last_bias) = layers
+        self.first2 = weight[:, :LAYER2_CHANNELS].t().contiguous().t()
+        self.first3 = weight[:, LAYER2_CHANNELS:].contiguous()
+        # The bias of the last convolution as the weight of a unit that is always 1: see ``errors``.
+        weight, bias = self.hidden[-1]
+        self.hidden[-1] = (F.pad(weight, (0, 0, 0, 1)), F.pad(bias, (0, 1), value=1.0))
+        negative = -torch.cat([last, last_bias[:, None]], dim=1)
+        self.minus2, self.minus3 = negative[:LAYER2_CHANNELS].contiguous(), negative[LAYER2_CHANNELS:].contiguous()
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Feature map F (N, 1536, 28, 28) to its reconstruction R of the same shape."""
+        x = features.permute(0, 2, 3, 1)
+        *hidden, last = self.layers
+        for weight, bias in hidden:
+            x = F.linear(x, weight, bias).relu_() if weight.shape[0] != LATENT else F.linear(x, weight, bias)
+        return F.linear(x, *last).permute(0, 3, 1, 2)
+
+    def errors(self, layer2: torch.Tensor, layer3: torch.Tensor) -> torch.Tensor:
+        """layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14) to E = mean over channels of (F - R)^2, (N, 28, 28).
+
+        F is never put together, and R never rounded. The first convolution runs on layer3 at 14 x 14, which is exact:
+        without padding left, a 1x1 convolution commutes with the resize. The last one is a product that starts from F
+        and subtracts. E is float32.
+        """
+        pooled2, pooled3 = pool(layer2), pool(layer3)
+        rows2, rows3 = _rows(pooled2), _rows(enlarge(pooled3))
+        part3 = F.linear(_rows(pooled3), self.first3, self.first_bias)
+        part3 = enlarge(part3.view(len(layer3), *layer3.shape[2:], -1).permute(0, 3, 1, 2))
+        x = torch.addmm(_rows(part3), rows2, self.first2.t()).relu_()
+        for weight, bias in self.hidden:
+            x = F.linear(x, weight, bias)
+            if weight.shape[0] != LATENT:
+                x.relu_()
+        squares = [
+            torch.linalg.vector_norm(torch.addmm(rows, x, minus.t()), dim=1, dtype=torch.float32).square_()
+            for rows, minus in ((rows2, self.minus2), (rows3, self.minus3))
+        ]
+        return ((squares[0] + squares[1]) / CHANNELS).view(len(layer2), GRID, GRID)
+
+
+def load_cae(state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: torch.dtype = torch.float32) -> FoldedCAE:
+    """The CAE for inference. Raises ValueError naming the keys if the state dict does not fit."""
+    with torch.device("meta"):  # names and shapes only
+        wanted = {k: tuple(v.shape) for k, v in CAE().state_dict().items() if not k.endswith("num_batches_tracked")}
+    check_state(state, wanted, "an autoencoder")
+    unknown = sorted(k for k in state if k not in wanted and not k.endswith("num_batches_tracked"))
+    if unknown:
+        raise ValueError(f"not an autoencoder: unknown entries such as {unknown[:3]}")
+    layers = []
+    for part, indices in (("encoder", (0, 3, 6)), ("decoder", (0, 3, 6))):
+        for index in indices:
+            norm = f"{part}.{index + 1}" if index < 6 else None
+            weight, bias = folded(state, f"{part}.{index}", norm)
+            layers.append((weight[:, :, 0, 0].to(device, dtype).contiguous(), bias.to(device, dtype)))
+    return FoldedCAE(layers)
+
+
+def _rows(maps: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W), channels_last, to (N * H * W, C), without a copy."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
 def _hidden(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module]:

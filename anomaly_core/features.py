@@ -1,53 +1,36 @@
 """Frozen ResNet-50 features: layer2 and layer3, pooled, brought to one grid and concatenated.
 
-Two forms of ResNet-50 are in use and their weights are not interchangeable. v1.5 (torchvision) has the stride of a
-stage in its 3x3 convolution. v1 (He et al. 2015, Caffe) has it in the first 1x1 convolution, and a stem max-pool
-without padding that rounds up.
+Two forms of ResNet-50 are in use and their weights are not interchangeable: see ``resnet.ResNet``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anomaly_core.folding import fold_batch_norm
+from anomaly_core.resnet import RESNET50_TO_LAYER3, BackboneForm, ResNet, check_state
 
-BackboneForm = Literal["v1.5", "v1"]
+__all__ = ["Backbone", "BackboneForm", "assemble", "backbone_state", "load_backbone", "random_backbone_state"]
+
 LAYER2_CHANNELS, LAYER3_CHANNELS = 512, 1024
 CHANNELS = LAYER2_CHANNELS + LAYER3_CHANNELS
 GRID = 28
 
 
-class Backbone(nn.Module):
-    """ResNet-50 up to layer3. Nothing above is needed, so nothing above is there. Keys are torchvision's."""
+class Backbone:
+    """ResNet-50 up to layer3, for inference. Nothing above is needed, so nothing above is there."""
 
-    def __init__(self, form: BackboneForm = "v1.5"):
-        # Here, because torchvision takes seconds to import, and a process that only scores does without.
-        from torchvision.models import resnet50
+    def __init__(self, resnet: ResNet):
+        self.resnet = resnet
 
-        super().__init__()
-        full = resnet50(weights=None)
-        self.conv1, self.bn1, self.relu = full.conv1, full.bn1, full.relu
-        self.maxpool: nn.Module = full.maxpool
-        self.layer1, self.layer2, self.layer3 = full.layer1, full.layer2, full.layer3
-        self.form = form
-        if form == "v1":
-            self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=0, ceil_mode=True)
-            for stage in (self.layer2, self.layer3):
-                block: Any = stage[0]
-                block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
-        elif form != "v1.5":
-            raise ValueError(f"unknown form of ResNet-50 {form!r}: v1.5 or v1")
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised images (N, 3, 224, 224) to layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        layer2 = self.layer2(self.layer1(x))
-        return layer2, self.layer3(layer2)
+        _, layer2, layer3 = self.resnet(images)
+        return layer2, layer3
 
 
 def backbone_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -55,19 +38,9 @@ def backbone_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
     Raises ValueError naming the keys that are missing or have another shape.
     """
-    with torch.device("meta"):  # names and shapes only
-        wanted = Backbone().state_dict()
-    missing = sorted(k for k in wanted if k not in state and not k.endswith("num_batches_tracked"))
-    if missing:
-        raise ValueError(f"not ResNet-50 weights up to layer3: {len(missing)} entries missing, such as {missing[:3]}")
-    shapes = sorted(k for k in wanted if k in state and state[k].shape != wanted[k].shape)
-    if shapes:
-        raise ValueError(f"not ResNet-50 weights: other shapes at {shapes[:3]}")
-    return {
-        k: (state[k].detach().float() if state[k].is_floating_point() else state[k]).clone().contiguous()
-        for k in wanted
-        if k in state
-    }
+    shapes = RESNET50_TO_LAYER3.shapes()
+    check_state(state, shapes, "ResNet-50 weights up to layer3")
+    return {name: state[name].detach().float().clone().contiguous() for name in shapes}
 
 
 def load_backbone(
@@ -76,12 +49,8 @@ def load_backbone(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Backbone:
-    """The backbone for inference: eval mode, BatchNorm folded, channels_last, frozen."""
-    with torch.device("meta"):  # no random weights that the next line replaces
-        model = Backbone(form)
-    model.load_state_dict(backbone_state(state), strict=False, assign=True)
-    fold_batch_norm(model.eval()).requires_grad_(False)
-    return model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    """The backbone for inference: BatchNorm folded, channels_last. Raises ValueError as ``backbone_state``."""
+    return Backbone(ResNet(RESNET50_TO_LAYER3, backbone_state(state), form, device, dtype))
 
 
 def assemble(layer2: torch.Tensor, layer3: torch.Tensor) -> torch.Tensor:
@@ -89,10 +58,17 @@ def assemble(layer2: torch.Tensor, layer3: torch.Tensor) -> torch.Tensor:
 
     Each through a 3x3 average pool whose padding counts as zeros, then layer3 bilinearly to layer2's grid.
     """
-    pooled2 = F.avg_pool2d(layer2, kernel_size=3, stride=1, padding=1)
-    pooled3 = F.avg_pool2d(layer3, kernel_size=3, stride=1, padding=1)
-    upsampled = F.interpolate(pooled3, size=layer2.shape[-2:], mode="bilinear", align_corners=False)
-    return torch.cat([pooled2, upsampled], dim=1)
+    return torch.cat([pool(layer2), enlarge(pool(layer3), layer2.shape[-2:])], dim=1)
+
+
+def pool(layer: torch.Tensor) -> torch.Tensor:
+    """3x3 average pool, stride 1, whose padding counts as zeros."""
+    return F.avg_pool2d(layer, kernel_size=3, stride=1, padding=1)
+
+
+def enlarge(layer: torch.Tensor, size: Sequence[int] = (GRID, GRID)) -> torch.Tensor:
+    """(N, C, 14, 14) to (N, C, 28, 28), bilinear, align_corners=False."""
+    return F.interpolate(layer, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def random_backbone_state(images: torch.Tensor, seed: int = 0, branch: float = 0.1) -> dict[str, torch.Tensor]:
@@ -103,15 +79,19 @@ def random_backbone_state(images: torch.Tensor, seed: int = 0, branch: float = 0
     residual branches: what many random layers make of a picture is chaotic, what the short paths make of it is local.
     (Drawn parts, four categories, principal components: mean image AUROC .62 at 1, .86 at 0.3, .92 at 0.1, .90 at 0.)
     """
+    from torchvision.models import resnet50  # here, because it takes seconds to import
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Backbone("v1.5").train()
+        full = resnet50(weights=None)
+    stem: list[nn.Module] = [full.conv1, full.bn1, full.relu, full.maxpool]
+    model = nn.Sequential(*stem, full.layer1, full.layer2, full.layer3).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # cumulative average: after one pass, exactly that pass
-        last = getattr(module, "bn3", None)  # of a residual block: the norm at the end of its branch
+        last: Any = getattr(module, "bn3", None)  # of a residual block: the norm at the end of its branch
         if isinstance(last, nn.BatchNorm2d):
             nn.init.constant_(last.weight, branch)
     with torch.no_grad():
         model(images.float())
-    return backbone_state(model.state_dict())
+    return backbone_state(full.state_dict())

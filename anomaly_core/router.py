@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from anomaly_core.folding import fold_batch_norm
+from anomaly_core.resnet import RESNET18, ResNet, check_state
 
 ARCHITECTURE = "resnet18"
 NORM_IDENTITY_TOLERANCE = 1e-4
@@ -44,18 +45,30 @@ def build_router(classes: int) -> nn.Module:
     return model
 
 
-def load_router(
-    state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> nn.Module:
-    """The router for inference: eval mode, BatchNorm folded, channels_last, on ``device`` in ``dtype``.
+class Router:
+    """The router for inference."""
 
-    Raises RuntimeError (from torch) naming the keys if the state dict does not fit.
+    def __init__(self, resnet: ResNet, weight: torch.Tensor, bias: torch.Tensor):
+        self.resnet, self.weight, self.bias = resnet, weight, bias
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images (N, 3, 224, 224) to logits (N, classes)."""
+        return F.linear(self.resnet(images)[-1].mean((2, 3)), self.weight, self.bias)
+
+
+def load_router(state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: torch.dtype = torch.float32) -> Router:
+    """The router for inference: BatchNorm folded, channels_last, on ``device`` in ``dtype``.
+
+    Raises ValueError naming the keys if the state dict does not fit.
     """
-    with torch.device("meta"):  # no random weights that the next line replaces
-        model = build_router(number_of_classes(state))
-    model.load_state_dict(dict(state), strict=True, assign=True)
-    folded = fold_batch_norm(model.eval())
-    return folded.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    classes = number_of_classes(state)
+    shapes = {**RESNET18.shapes(), "fc.weight": (classes, 512), "fc.bias": (classes,)}
+    check_state(state, shapes, "a fine-tuned ResNet-18")
+    unknown = sorted(k for k in state if k not in shapes and not k.endswith("num_batches_tracked"))
+    if unknown:
+        raise ValueError(f"not a fine-tuned ResNet-18: unknown entries such as {unknown[:3]}")
+    resnet = ResNet(RESNET18, state, "v1.5", device, dtype)
+    return Router(resnet, state["fc.weight"].to(device, dtype), state["fc.bias"].to(device, dtype))
 
 
 def pretrained_router(classes: int, state: Mapping[str, torch.Tensor]) -> tuple[nn.Module, Sequence[nn.Module]]:

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from anomaly_core.device import full_float32
-from anomaly_core.features import Backbone, assemble
+from anomaly_core.cae import FoldedCAE
+from anomaly_core.device import MICRO_BATCH, SCORED_AT_ONCE, full_float32
+from anomaly_core.features import GRID, Backbone
 from anomaly_core.preprocess import SIZE, normalise
-from anomaly_core.router import route
+from anomaly_core.router import Router, route
 
 # Two scores are in use, with thresholds of their own: a bundle names the one it was calibrated with.
 ScoreName = Literal["top10_mean_224", "top10_mean_28"]
@@ -49,10 +49,12 @@ class RoutingExtractor:
     The results do not depend on the size of the micro-batch.
     """
 
-    def __init__(self, router: nn.Module, backbone: Backbone, device: str, dtype: torch.dtype, micro_batch: int = 32):
+    def __init__(
+        self, router: Router, backbone: Backbone, device: str, dtype: torch.dtype, micro_batch: int | None = None
+    ):
         full_float32()
         self.router, self.backbone = router, backbone
-        self.device, self.dtype, self.micro_batch = device, dtype, micro_batch
+        self.device, self.dtype, self.micro_batch = device, dtype, micro_batch or MICRO_BATCH[device]
 
     def micro_batches(self, pixels: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Routed]]:
         """uint8 (N, 224, 224, 3) to (which rows, their result), one micro-batch at a time."""
@@ -72,23 +74,25 @@ class RoutingExtractor:
 class CategoryScorer:
     """The CAE of one category with the score its threshold was calibrated for."""
 
-    def __init__(self, cae: nn.Module, score: ScoreName, device: str, dtype: torch.dtype, micro_batch: int = 32):
+    def __init__(self, cae: FoldedCAE, score: ScoreName, device: str, dtype: torch.dtype):
         full_float32()
         self.cae, self.score_name = cae, score
-        self.device, self.dtype, self.micro_batch = device, dtype, micro_batch
+        self.device, self.dtype, self.at_once = device, dtype, SCORED_AT_ONCE[device]
 
     @torch.inference_mode()
     def __call__(self, layer2: torch.Tensor, layer3: torch.Tensor) -> Scored:
-        """layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14) to scores, in micro-batches."""
-        parts = []
-        for start in range(0, len(layer2), self.micro_batch):
-            rows = slice(start, start + self.micro_batch)
-            features = assemble(
-                layer2[rows].to(self.device, self.dtype, memory_format=torch.channels_last),
-                layer3[rows].to(self.device, self.dtype, memory_format=torch.channels_last),
-            )
-            parts.append(score_maps(error_maps(features, self.cae(features)), self.score_name))
-        return Scored(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        """layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14) to scores, which do not depend on N."""
+        maps = torch.empty(len(layer2), GRID, GRID, device=self.device)
+        for start in range(0, len(layer2), self.at_once):
+            rows = slice(start, start + self.at_once)
+            layers = [self._filled(layer[rows]) for layer in (layer2, layer3)]
+            maps[rows] = self.cae.errors(*layers)[: len(maps[rows])]
+        return Scored(*score_maps(maps, self.score_name))
+
+    def _filled(self, layer: torch.Tensor) -> torch.Tensor:
+        layer = layer.to(self.device, self.dtype, memory_format=torch.channels_last)
+        lacking = self.at_once - len(layer)
+        return F.pad(layer, (0, 0, 0, 0, 0, 0, 0, lacking)) if lacking else layer
 
 
 def error_maps(features: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:

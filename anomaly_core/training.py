@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomaly_core.cae import CAE
-from anomaly_core.device import DTYPES, Precision
+from anomaly_core.device import DTYPES, MICRO_BATCH, Precision
 from anomaly_core.features import Backbone, assemble
 from anomaly_core.preprocess import normalise
 from anomaly_core.principal import principal_cae
@@ -184,10 +184,11 @@ def extract_layers(
     *,
     device: str,
     precision: Precision,
-    micro_batch: int = 32,
+    micro_batch: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Fill layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14), each image once. They may be memory-mapped."""
+    micro_batch = micro_batch or MICRO_BATCH[device]
     for start in range(0, len(pixels), micro_batch):
         rows = slice(start, min(start + micro_batch, len(pixels)))
         images = normalise(torch.tensor(pixels[rows], device=device), DTYPES[precision])

@@ -71,9 +71,7 @@ def fit_category(
         )
         cae = load_cae(fitted.state, settings.device, DTYPES[settings.precision])
         scorer = CategoryScorer(cae, SCORE, settings.device, DTYPES[settings.precision])
-        scores = np.concatenate(
-            [scorer(layer2[i], layer3[i]).score for i in calibrate.split(scorer.micro_batch)]
-        ).astype(np.float64)
+        scores = np.concatenate([scorer(layer2[i], layer3[i]).score for i in calibrate.split(32)]).astype(np.float64)
     info = CategoryInfo(
         images=len(images.uris),
         images_sha256=digest,

@@ -27,8 +27,10 @@ from anomaly_core.bundle_manifest import (
     check_categories,
     sha256,
 )
+from anomaly_core.device import MICRO_BATCH
 from anomaly_core.preprocess import MEAN, STD
 from tests.anomaly_core.references import ReferenceBundle
+from tests.bundles import random_pixels
 
 Files = Mapping[str, bytes]
 EVERY_FILE = [BUNDLE_FILE, ROUTER_FILE, THRESHOLDS_FILE, BACKBONE_FILE, "cae_cap.pth", "cae_gear.pth"]
@@ -457,8 +459,9 @@ def test_without_autoencoders_only_what_extracts_is_left(described_files: Files)
 def test_models_are_built_in_the_precision_asked_for(described_files: Files) -> None:
     bundle: Bundle = load_bundle(described_files)
     extractor = bundle.extractor("cpu", "bfloat16", micro_batch=3)
-    scorer = bundle.scorer("gear", "cpu", "bfloat16", micro_batch=5)
+    scorer = bundle.scorer("gear", "cpu", "bfloat16")
     assert extractor.dtype == scorer.dtype == torch.bfloat16
-    assert (extractor.micro_batch, scorer.micro_batch) == (3, 5)
-    for model in (extractor.router, extractor.backbone, scorer.cae):
-        assert {p.dtype for p in model.parameters()} == {torch.bfloat16} and not model.training
+    assert extractor.micro_batch == 3 and bundle.extractor("cpu", "float32").micro_batch == MICRO_BATCH["cpu"]
+    assert {weight.dtype for pair in scorer.cae.layers for weight in pair} == {torch.bfloat16}
+    routed = extractor(random_pixels(1))
+    assert routed.layer2.dtype == routed.layer3.dtype == torch.bfloat16

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from anomaly_core.cae import CAE, load_cae
-from anomaly_core.folding import fold_batch_norm
+from anomaly_core.features import assemble
+from anomaly_core.scoring import error_maps
 from tests.anomaly_core.references import State
 from tests.reference import pipeline
 
@@ -42,8 +43,6 @@ def test_folded_equals_unfolded_and_the_restatement(cae_weights: State, features
     plain = CAE()
     plain.load_state_dict(dict(cae_weights))
     folded = load_cae(cae_weights)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert not folded.training and not any(p.requires_grad for p in folded.parameters())
     with torch.inference_mode():
         ours, unfolded = folded(features), plain.eval()(features)
         theirs = pipeline.load_cae(cae_weights)(features)
@@ -59,36 +58,22 @@ def test_loading_does_not_touch_the_given_weights(cae_weights: State) -> None:
 
 
 def test_weights_that_do_not_fit_are_named(cae_weights: State) -> None:
-    with pytest.raises(RuntimeError, match=r"Missing key.*decoder\.6\.bias"):
+    with pytest.raises(ValueError, match=r"missing.*decoder\.6\.bias"):
         load_cae({k: v for k, v in cae_weights.items() if k != "decoder.6.bias"})
-    with pytest.raises(RuntimeError, match=r"Unexpected key.*surplus"):
+    with pytest.raises(ValueError, match=r"unknown.*surplus"):
         load_cae({**cae_weights, "surplus": torch.zeros(1)})
-    with pytest.raises(RuntimeError, match=r"size mismatch for encoder\.0\.weight"):
+    with pytest.raises(ValueError, match=r"other shapes.*encoder\.0\.weight"):
         load_cae({**cae_weights, "encoder.0.weight": torch.zeros(868, 512, 1, 1)})
 
 
-def test_folding_needs_eval_mode() -> None:
-    with pytest.raises(ValueError, match="eval"):
-        fold_batch_norm(CAE().train())
-
-
-def test_only_a_norm_right_after_its_convolution_is_folded() -> None:
-    model = nn.Sequential(
-        nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, stride=2, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4),
-        nn.Sequential(nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2)),
-    )  # fmt: skip
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.uniform_(-1, 1)
-            module.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 2)
-            nn.init.uniform_(module.bias, -1, 1)
-    images = torch.randn(2, 3, 9, 9)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 5e-3)])
+def test_errors_without_the_feature_map_equal_the_plain_definition(
+    cae_weights: State, layers: tuple[torch.Tensor, torch.Tensor], dtype: torch.dtype, tolerance: float
+) -> None:
+    layer2, layer3 = (layer.contiguous(memory_format=torch.channels_last) for layer in layers)
     with torch.inference_mode():
-        want = model.eval()(images)
-        got = fold_batch_norm(model)(images)
-    kinds = [type(module) for module in model]
-    assert kinds == [nn.BatchNorm2d, nn.Conv2d, nn.Identity, nn.ReLU, nn.BatchNorm2d, nn.Sequential]
-    assert [type(module) for module in model[5].children()] == [nn.Conv2d, nn.Identity]
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+        features = assemble(layer2, layer3)
+        want = error_maps(features, load_cae(cae_weights)(features))
+        got = load_cae(cae_weights, dtype=dtype).errors(layer2.to(dtype), layer3.to(dtype))
+    assert got.dtype == torch.float32 and got.shape == (5, 28, 28)
+    assert float((got - want).abs().max() / want.max()) < tolerance

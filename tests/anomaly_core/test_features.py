@@ -10,7 +10,6 @@ from torchvision.models import resnet50
 from anomaly_core.features import (
     CHANNELS,
     GRID,
-    Backbone,
     BackboneForm,
     assemble,
     backbone_state,
@@ -50,38 +49,19 @@ def test_the_two_forms_give_other_features(backbones: Backbones, images: torch.T
     assert float((modern - caffe).norm() / modern.norm()) > 0.05
 
 
-def test_no_norm_is_left_and_nothing_can_be_trained(backbones: Backbones) -> None:
-    model = backbones["v1"]
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    assert not model.training and not any(p.requires_grad for p in model.parameters())
-    assert model.layer2[0].conv1.stride == (2, 2) and model.layer2[0].conv2.stride == (1, 1)
-    assert model.layer2[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_bfloat16_weights_are_the_rounded_folded_ones(backbone_weights: State, backbones: Backbones) -> None:
-    full, half = backbones["v1.5"], load_backbone(backbone_weights, "v1.5", dtype=torch.bfloat16)
-    for a, b in zip(full.parameters(), half.parameters(), strict=True):
-        assert b.dtype == torch.bfloat16 and torch.equal(a.bfloat16(), b)
-
-
-def test_an_unknown_form_is_refused() -> None:
+def test_an_unknown_form_is_refused(backbone_weights: State) -> None:
     with pytest.raises(ValueError, match=r"v2.*v1\.5 or v1"):
-        Backbone("v2")  # type: ignore[arg-type]
-
-
-def test_keys_are_torchvisions() -> None:
-    full = resnet50(weights=None).state_dict()
-    expected = [k for k in full if not k.startswith(("layer4.", "fc."))]
-    assert list(Backbone().state_dict()) == expected == list(Backbone("v1").state_dict())
+        load_backbone(backbone_weights, "v2")  # type: ignore[arg-type]
 
 
 def test_a_whole_resnet_is_cut_to_what_is_used_in_float32(backbone_weights: State) -> None:
     whole = {k: v.half() if v.is_floating_point() else v for k, v in backbone_weights.items()}
     whole |= {"fc.weight": torch.zeros(1000, 2048), "layer4.0.conv1.weight": torch.zeros(1)}
     cut = backbone_state(whole)
-    assert list(cut) == list(Backbone().state_dict())
+    full = resnet50(weights=None).state_dict()
+    assert set(cut) == {k for k in full if not k.startswith(("layer4.", "fc.")) and not k.endswith("tracked")}
     for key, value in cut.items():
-        assert value.dtype == (torch.int64 if key.endswith("tracked") else torch.float32)
+        assert value.dtype == torch.float32
         assert value.data_ptr() != whole[key].data_ptr()
     torch.testing.assert_close(cut["conv1.weight"], backbone_weights["conv1.weight"], rtol=1e-3, atol=1e-4)
 
@@ -92,12 +72,6 @@ def test_missing_keys_are_named_and_counted(backbone_weights: State) -> None:
         backbone_state(lacking)
     with pytest.raises(ValueError, match="entries missing"):
         load_backbone({"module." + k: v for k, v in backbone_weights.items()}, "v1.5")
-
-
-def test_counters_of_batches_are_not_needed(backbone_weights: State, backbones: Backbones) -> None:
-    without = {k: v for k, v in backbone_weights.items() if not k.endswith("num_batches_tracked")}
-    for a, b in zip(load_backbone(without, "v1.5").parameters(), backbones["v1.5"].parameters(), strict=True):
-        assert torch.equal(a, b)
 
 
 def test_other_shapes_are_named(backbone_weights: State) -> None:

@@ -15,7 +15,7 @@ from anomaly_core.heatmap import heatmap, overlay, relative_map
 from anomaly_core.inspector import Inspector
 from anomaly_core.preprocess import ImageError, decode
 from anomaly_core.router import build_router, load_router
-from anomaly_core.scoring import CategoryScorer, RoutingExtractor, error_maps, score_maps, upsample
+from anomaly_core.scoring import CategoryScorer, RoutingExtractor, Scored, error_maps, score_maps, upsample
 from tests.anomaly_core.files import colours, encode, exif
 from tests.anomaly_core.references import Backbones, ReferenceBundle, State, assert_same_results
 from tests.bundles import random_pixels
@@ -109,13 +109,18 @@ def test_upsample_equals_the_reference_resize() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_scores_do_not_depend_on_the_micro_batch(layers: Layers, cae_weights: State, dtype: torch.dtype) -> None:
+def test_scores_do_not_depend_on_what_comes_with_an_image(
+    layers: Layers, cae_weights: State, dtype: torch.dtype
+) -> None:
     model = load_cae(cae_weights, dtype=dtype)
+    scorer = CategoryScorer(model, "top10_mean_224", "cpu", dtype)
+    parts = [
+        [scorer(two, three) for two, three in zip(*(layer.to(dtype).split(size) for layer in layers), strict=True)]
+        for size in (5, 1, 2, 4)
+    ]
     results = [
-        CategoryScorer(model, "top10_mean_224", "cpu", dtype, micro_batch=size)(
-            layers[0].to(dtype), layers[1].to(dtype)
-        )
-        for size in (1, 2, 4, 32)
+        Scored(*(np.concatenate([getattr(part, name) for part in few]) for name in ("score", "error_map", "peak")))
+        for few in parts
     ]
     assert results[0].score.shape == (5,) and len(set(results[0].score.tolist())) == 5
     for other in results[1:]:
@@ -125,7 +130,7 @@ def test_scores_do_not_depend_on_the_micro_batch(layers: Layers, cae_weights: St
 
 
 def test_the_scorer_equals_the_restatement(layers: Layers, cae_weights: State) -> None:
-    result = CategoryScorer(load_cae(cae_weights), "top10_mean_224", "cpu", torch.float32, micro_batch=4)(*layers)
+    result = CategoryScorer(load_cae(cae_weights), "top10_mean_224", "cpu", torch.float32)(*layers)
     theirs = pipeline.load_cae(cae_weights)
     for row in (0, 4):
         low, high = (torch.nn.AvgPool2d(3, 1, 1)(layer[row : row + 1]) for layer in layers)
@@ -167,7 +172,7 @@ def test_features_and_routes_do_not_depend_on_the_micro_batch(backbone_weights: 
 
 
 def test_no_pictures_give_no_micro_batches(backbones: Backbones) -> None:
-    extractor = RoutingExtractor(build_router(2).eval(), backbones["v1.5"], "cpu", torch.float32)
+    extractor = RoutingExtractor(load_router(build_router(2).state_dict()), backbones["v1.5"], "cpu", torch.float32)
     assert list(extractor.micro_batches(random_pixels(1)[:0])) == []
 
 
