@@ -36,6 +36,7 @@ from anomaly_core.cae import load_cae
 from anomaly_core.decision import DecisionRule
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import Backbone, BackboneForm, backbone_state, load_backbone
+from anomaly_core.preprocess import Preprocessing
 from anomaly_core.router import Router, load_router, number_of_classes, router_state
 from anomaly_core.scoring import CategoryScorer, RoutingExtractor, ScoreName
 
@@ -72,9 +73,12 @@ class Bundle:
         return self.manifest.precision if self.manifest else None
 
     @property
-    def exif_orientation(self) -> bool:
-        """Whether images are turned upright first; the reference does not."""
-        return self.manifest.preprocessing.exif_orientation if self.manifest else False
+    def preprocessing(self) -> Preprocessing:
+        """How files are decoded; the reference does not turn them upright."""
+        if self.manifest is None:
+            return Preprocessing(exif_orientation=False)
+        recorded = self.manifest.preprocessing
+        return Preprocessing(recorded.exif_orientation, recorded.jpeg_reduced)
 
     def decision_rule(self, min_confidence: float) -> DecisionRule:
         """The rule that results of this bundle follow."""

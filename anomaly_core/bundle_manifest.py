@@ -60,6 +60,7 @@ class PreprocessingInfo(_Record):
     size: Literal[224] = 224
     resize: Literal["pillow_bilinear_8bit"] = "pillow_bilinear_8bit"
     exif_orientation: bool = True
+    jpeg_reduced: bool = False
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
 

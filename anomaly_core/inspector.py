@@ -55,7 +55,7 @@ class Inspector:
 
     def inspect(self, data: bytes, limits: Limits | None = None) -> Inspection:
         """Score the bytes of one image file. Raises ImageError if it cannot be decoded, BundleError."""
-        decoded = decode(data, limits, exif_orientation=self.bundle.exif_orientation)
+        decoded = decode(data, limits, self.bundle.preprocessing)
         with self._lock:  # one image at a time: requests of an app come from many threads
             routed = self._extractor(decoded.pixels[None])
             category = self.bundle.categories[int(routed.category[0])]

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
+from anomaly_core.decoders import decode_plain
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,6 +42,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPPING = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 # The pixel cap is checked below, on the header, with an error of its own.
 Image.MAX_IMAGE_PIXELS = None
@@ -51,6 +54,21 @@ class Limits:
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 100_000_000
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to a file on its way to the models, beside what is always done. A bundle records it.
+
+    exif_orientation: turn the picture upright as its EXIF data says. jpeg_reduced: let libjpeg decode large JPEGs at
+    1/2, 1/4 or 1/8 of their size, but at least 448 pixels a side: faster, and other pixels (scores move by up to 4 %).
+    """
+
+    exif_orientation: bool = True
+    jpeg_reduced: bool = False
+
+
+DEFAULT = Preprocessing()
 
 
 @dataclass(frozen=True)
@@ -93,7 +111,7 @@ class ImageError(Exception):
         return type(self), (self.code, self.message)
 
 
-def decode(data: bytes, limits: Limits | None = None, *, exif_orientation: bool = True) -> Decoded:
+def decode(data: bytes, limits: Limits | None = None, preprocessing: Preprocessing = DEFAULT) -> Decoded:
     """Decode one image file by its content, whatever its name, and resize it to 224 x 224.
 
     Greyscale, palette, alpha, CMYK and 16-bit images become 8-bit RGB as Pillow's ``convert`` does, except that 16-bit
@@ -112,15 +130,19 @@ def decode(data: bytes, limits: Limits | None = None, *, exif_orientation: bool 
         image = _open(data)
         with image:
             _check_size(image, len(data), limits)
-            try:
-                image.load()
-            except MemoryError:
-                raise
-            except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError ...
-                raise _decode_error(image.format or "", data, error) from error
-            upright = _upright(image) if exif_orientation else image
-            pixels = _rgb224(upright)
-            return Decoded(pixels, upright.width, upright.height)
+            width, height = image.size
+            reduce = preprocessing.jpeg_reduced and image.format == "JPEG"
+            if reduce:
+                image.draft(None, (2 * SIZE, 2 * SIZE))
+            loaded = None if reduce else decode_plain(image, data)
+            if loaded is None:
+                loaded = _load(image, data)
+            # A plain PNG holds no orientation, and Pillow would decode the whole picture to find none.
+            if preprocessing.exif_orientation and (loaded is image or image.format == "JPEG"):
+                turn = _turn(image)
+                loaded = loaded if turn is None else loaded.transpose(turn)
+                width, height = (height, width) if turn in _SWAPPING else (width, height)
+            return Decoded(_rgb224(loaded), width, height)
 
 
 def normalise(pixels: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -166,13 +188,22 @@ def _check_size(image: Image.Image, size: int, limits: Limits) -> None:
     raise ImageError("too_many_pixels", f"{said}, above the cap of {limits.max_pixels:,} pixels")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _load(image: Image.Image, data: bytes) -> Image.Image:
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError ...
+        raise _decode_error(image.format or "", data, error) from error
+    return image
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # EXIF that cannot be parsed says nothing about orientation; the pixels themselves are fine
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 def _rgb224(image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -141,6 +141,9 @@ def train(
     device: DeviceOption = Device.auto,
     precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.auto,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    jpeg_reduced: Annotated[
+        bool, typer.Option("--jpeg-reduced", help="Decode large JPEGs at a fraction of their size, now and in audits.")
+    ] = False,
 ) -> None:
     """Train a bundle: router, one autoencoder a category, thresholds."""
     from jobs.training.command import train_command
@@ -158,6 +161,7 @@ def train(
             "device": device.value,
             "precision": precision.value,
             "seed": seed,
+            "jpeg_reduced": jpeg_reduced,
         }
     )
     raise typer.Exit(code)

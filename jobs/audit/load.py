@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from anomaly_core.preprocess import Decoded, ImageError, Limits, decode
+from anomaly_core.preprocess import Decoded, ImageError, Limits, Preprocessing, decode
 from jobs.access import AllowList
 from jobs.audit.child import DecodingChild
 from jobs.audit.fetch import FetchError, fetch
@@ -46,7 +46,7 @@ class LoadSettings:
     manifest_uri: str
     allowed: AllowList
     limits: Limits
-    exif_orientation: bool
+    preprocessing: Preprocessing
     threads: int
     decode_timeout: float
 
@@ -109,7 +109,7 @@ class Load:
                 child.close()
 
     def _decoder(self) -> Callable[[bytes], Decoded]:
-        return partial(decode, limits=self.settings.limits, exif_orientation=self.settings.exif_orientation)
+        return partial(decode, limits=self.settings.limits, preprocessing=self.settings.preprocessing)
 
     def _image(self, row: dict[str, Any]) -> dict[str, Any]:
         fetched = self._bytes(row)

@@ -173,7 +173,7 @@ def _receipts(
         manifest_uri=folder.manifest,
         allowed=AllowList.of(config.manifest, config.allow),
         limits=Limits(config.max_bytes, config.max_pixels),
-        exif_orientation=bundle.exif_orientation,
+        preprocessing=bundle.preprocessing,
         threads=config.fetch_threads,
         decode_timeout=config.decode_timeout,
     )

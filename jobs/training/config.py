@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from anomaly_core.features import BackboneForm
+from anomaly_core.preprocess import Preprocessing
 from anomaly_core.training import RECIPES, Recipe
 from jobs.storage import normal
 
@@ -30,6 +31,7 @@ class TrainingConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(default=0, ge=0)
+    jpeg_reduced: bool = False
 
     @field_validator("images", "output")
     @classmethod
@@ -44,6 +46,11 @@ class TrainingConfig(BaseModel):
         if value not in RECIPES:
             raise ValueError(f"must be one of {', '.join(sorted(RECIPES))}")
         return value
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How files are decoded, now and by every audit with the bundle."""
+        return Preprocessing(jpeg_reduced=self.jpeg_reduced)
 
     @property
     def steps(self) -> Recipe:

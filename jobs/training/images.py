@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_core.bundle_manifest import check_categories
-from anomaly_core.preprocess import SIZE, ImageError, decode
+from anomaly_core.preprocess import SIZE, ImageError, Preprocessing, decode
 from jobs.storage import listing, read_bytes
 from jobs.training.config import TrainingError
 from manifests.build import is_image_name
@@ -60,7 +60,7 @@ def find_images(uri: str, categories: Sequence[str]) -> list[TrainingImages]:
     return result
 
 
-def decode_images(uris: Sequence[str], path: Path) -> tuple[npt.NDArray[np.uint8], str]:
+def decode_images(uris: Sequence[str], path: Path, preprocessing: Preprocessing) -> tuple[npt.NDArray[np.uint8], str]:
     """Decode images into a memory map uint8 (N, 224, 224, 3) at ``path``; also the SHA-256 over their bytes in order.
 
     Raises TrainingError naming the first image that cannot be decoded: a model must not be fitted to what is left.
@@ -70,7 +70,7 @@ def decode_images(uris: Sequence[str], path: Path) -> tuple[npt.NDArray[np.uint8
     def one(index: int) -> bytes:
         data = read_bytes(uris[index])
         try:
-            pixels[index] = decode(data).pixels
+            pixels[index] = decode(data, preprocessing=preprocessing).pixels
         except ImageError as error:
             raise TrainingError(
                 f"{uris[index]}: {error.code}: {error.message}; take the image out of the training set"

@@ -19,6 +19,7 @@ from anomaly_core.cae import load_cae
 from anomaly_core.calibration import mean_plus_3sigma
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, BackboneForm, load_backbone
+from anomaly_core.preprocess import Preprocessing
 from anomaly_core.scoring import CategoryScorer, ScoreName
 from anomaly_core.training import Recipe, extract_layers, fit_cae, fit_router, split
 from jobs.storage import join, read_bytes, scratch, write_bytes
@@ -38,6 +39,7 @@ class TaskSettings:
     seed: int
     threads: int
     inputs: str
+    preprocessing: Preprocessing
 
 
 def fit_category(
@@ -53,7 +55,7 @@ def fit_category(
     say = _reporter(board, images.category)
     say("decoding")(0, len(images.uris))
     with scratch() as local:
-        pixels, digest = decode_images(images.uris, local / "pixels")
+        pixels, digest = decode_images(images.uris, local / "pixels", settings.preprocessing)
         layer2, layer3 = _layers(len(pixels), settings.precision, local)
         model = load_backbone(backbone, form, settings.device, DTYPES[settings.precision])
         placing = {"device": settings.device, "precision": settings.precision}
@@ -101,7 +103,7 @@ def fit_all(
     say("decoding")(0, len(uris))
     labels: npt.NDArray[np.int64] = np.repeat(np.arange(len(images)), [len(one.uris) for one in images])
     with scratch() as local:
-        pixels, _ = decode_images(uris, local / "pixels")
+        pixels, _ = decode_images(uris, local / "pixels", settings.preprocessing)
         fitted, frozen, accuracy = fit_router(
             pixels,
             labels,

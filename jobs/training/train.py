@@ -25,6 +25,7 @@ from anomaly_core.bundle_manifest import (
     BackboneInfo,
     BundleManifest,
     CategoryInfo,
+    PreprocessingInfo,
     RouterInfo,
     cae_file,
     sha256,
@@ -70,6 +71,7 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
         seed=config.seed,
         threads=cpus,
         inputs=_inputs(config, precision, backbone, initial),
+        preprocessing=config.preprocessing,
     )
     delete(join(config.output, BUNDLE_FILE))  # until the new bundle is whole there must be none that looks whole
     infos: dict[str, CategoryInfo] = {}
@@ -139,7 +141,7 @@ def _backbone(config: TrainingConfig, images: list[TrainingImages]) -> BackboneW
     each = max(2, SETTLING_IMAGES // len(images))
     uris = [uri for one in images for uri in one.uris[:each]]
     with scratch() as local:
-        pixels, _ = decode_images(uris, local / "pixels")
+        pixels, _ = decode_images(uris, local / "pixels", config.preprocessing)
         state = random_backbone_state(normalise(torch.tensor(np.asarray(pixels))), random_seed(name))
     return BackboneWeights(state, "v1.5", f"{name}, norms settled on {len(uris)} training images")
 
@@ -149,6 +151,7 @@ def _inputs(config: TrainingConfig, precision: str, backbone: BackboneWeights, i
         "recipe": asdict(config.steps),
         "precision": precision,
         "seed": config.seed,
+        "preprocessing": asdict(config.preprocessing),
         "form": backbone.form,
         "backbone": _digest(backbone.state),
         "router": _digest(initial),
@@ -187,6 +190,7 @@ def _write_bundle(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         categories=list(infos),
         backbone=BackboneInfo(form=backbone.form, source=backbone.source, sha256=digests[BACKBONE_FILE]),
+        preprocessing=PreprocessingInfo(**asdict(config.preprocessing)),
         router=router,
         score=SCORE,
         precision=settings.precision,

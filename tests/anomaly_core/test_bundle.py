@@ -28,7 +28,7 @@ from anomaly_core.bundle_manifest import (
     sha256,
 )
 from anomaly_core.device import MICRO_BATCH
-from anomaly_core.preprocess import MEAN, STD
+from anomaly_core.preprocess import MEAN, STD, Preprocessing
 from tests.anomaly_core.references import ReferenceBundle
 from tests.bundles import random_pixels
 
@@ -71,7 +71,7 @@ def test_a_described_bundle(described_files: Files) -> None:
     assert manifest is not None and not bundle.reference and bundle.warnings == ()
     assert bundle.categories == ("cap", "gear") and bundle.thresholds == {"cap": 2.5, "gear": 2.5}
     assert (bundle.form, bundle.score, bundle.precision) == ("v1.5", "top10_mean_224", "float32")
-    assert bundle.exif_orientation is True
+    assert bundle.preprocessing == Preprocessing()
     assert bundle.digest == json.loads(described_files[BUNDLE_FILE])["digest"]
     assert sorted(bundle_files(manifest)) == sorted(set(EVERY_FILE) - {BUNDLE_FILE})
     rule = bundle.decision_rule(0.7)
@@ -80,10 +80,11 @@ def test_a_described_bundle(described_files: Files) -> None:
 
 def test_what_the_description_says_is_followed(described_files: Files) -> None:
     manifest = BundleManifest.from_bytes(described_files[BUNDLE_FILE])
-    other = manifest.preprocessing.model_copy(update={"exif_orientation": False})
+    other = manifest.preprocessing.model_copy(update={"exif_orientation": False, "jpeg_reduced": True})
     files = described(described_files, score="top10_mean_28", precision="bfloat16", preprocessing=other)
     bundle = load_bundle(files)
-    assert (bundle.score, bundle.precision, bundle.exif_orientation) == ("top10_mean_28", "bfloat16", False)
+    assert (bundle.score, bundle.precision) == ("top10_mean_28", "bfloat16")
+    assert bundle.preprocessing == Preprocessing(exif_orientation=False, jpeg_reduced=True)
     assert bundle.scorer("cap", "cpu", "float32").score_name == "top10_mean_28"
     assert bundle.digest != load_bundle(described_files).digest
 
@@ -381,7 +382,7 @@ def test_a_reference_folder_is_accepted_with_warnings(reference_bundle: Referenc
     bundle = reference_bundle.load()
     assert bundle.reference and bundle.manifest is None and bundle.precision is None
     assert bundle.categories == ("cap", "gear") and bundle.score == "top10_mean_224"
-    assert bundle.exif_orientation is False and bundle.calibration_scores("cap") == []
+    assert bundle.preprocessing == Preprocessing(exif_orientation=False) and bundle.calibration_scores("cap") == []
     assert bundle.decision_rule(0.9).reference
     assert any(BUNDLE_FILE in text for text in bundle.warnings)
     assert any("backbone" in text for text in bundle.warnings)

@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision import transforms
 
 from anomaly_core import preprocess
-from anomaly_core.preprocess import ImageError, Limits, decode, normalise
+from anomaly_core.preprocess import ImageError, Limits, Preprocessing, decode, normalise
 from tests.anomaly_core.files import (
     ORIENTATION,
     Pixels,
@@ -207,7 +207,7 @@ def test_exif_orientation_of_a_jpeg(orientation: int) -> None:
     kept = np.asarray(Image.open(io.BytesIO(plain)))
     # Each operation of stored() undoes itself, except the two quarter turns, which undo each other.
     assert_pixels(turned, stored(kept, {6: 8, 8: 6}.get(orientation, orientation)))
-    left = decode(turned, exif_orientation=False)
+    left = decode(turned, preprocessing=Preprocessing(exif_orientation=False))
     assert (left.width, left.height) == (kept.shape[1], kept.shape[0])
     np.testing.assert_array_equal(left.pixels, resized(kept))
 
@@ -216,7 +216,9 @@ def test_exif_orientation_of_a_jpeg(orientation: int) -> None:
 def test_exif_orientation_can_be_left_alone(format: str) -> None:
     picture = stored(RGB, 6)
     options = {"lossless": True} if format == "WEBP" else {}
-    result = decode(encode(picture, format, exif=exif(6), **options), exif_orientation=False)
+    result = decode(
+        encode(picture, format, exif=exif(6), **options), preprocessing=Preprocessing(exif_orientation=False)
+    )
     assert (result.width, result.height) == (90, 70)
     np.testing.assert_array_equal(result.pixels, resized(picture))
 

@@ -75,7 +75,7 @@ def test_the_reference_s_files_with_a_backbone(reference: Path) -> None:
         assert (bundle.categories, bundle.thresholds) == (("cap",), {"cap": 1.0})
         assert (bundle.reference, bundle.precision, bundle.manifest) == (True, None, None)
         assert bundle.form == (form or "v1.5")
-        assert not bundle.exif_orientation
+        assert not bundle.preprocessing.exif_orientation
         assert bundle.warnings != ()
     assert len(digests) == 2
 

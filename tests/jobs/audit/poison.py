@@ -6,17 +6,17 @@ import os
 import signal
 import time
 
-from anomaly_core.preprocess import Decoded, Limits, decode
+from anomaly_core.preprocess import DEFAULT, Decoded, Limits, Preprocessing, decode
 
 KILLER, HANGER = b"KILL THE PROCESS", b"HANG THE PROCESS"
 
 
-def poisoned(data: bytes, limits: Limits | None = None, *, exif_orientation: bool = True) -> Decoded:
+def poisoned(data: bytes, limits: Limits | None = None, preprocessing: Preprocessing = DEFAULT) -> Decoded:
     if data == KILLER:
         os.kill(os.getpid(), signal.SIGKILL)
     if data == HANGER:
         time.sleep(3600)
-    return decode(data, limits, exif_orientation=exif_orientation)
+    return decode(data, limits, preprocessing)
 
 
 def install() -> None:
