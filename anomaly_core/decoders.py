@@ -14,8 +14,9 @@ import simplejpeg
 from PIL import Image
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Chunks that change what Pillow makes of the pixels, or that may hold an orientation.
-_NOT_PLAIN = {b"tRNS", b"acTL", b"eXIf", b"iTXt", b"zTXt", b"tEXt"}
+# Chunks that change what Pillow makes of the pixels, or that hold an orientation.
+_NOT_PLAIN = {b"tRNS", b"acTL", b"eXIf"}
+_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 
 
 def decode_plain(header: Image.Image, data: bytes) -> Image.Image | None:
@@ -46,15 +47,27 @@ def _picture(pixels: npt.NDArray[np.uint8], header: Image.Image) -> Image.Image 
 
 
 def _is_plain_png(data: bytes) -> bool:
-    """8 bits, greyscale or RGB, and none of the chunks above."""
+    """8 bits, greyscale or RGB, and nothing in it that changes the picture."""
     if not data.startswith(_PNG_SIGNATURE) or len(data) < 33 or data[24] != 8 or data[25] not in (0, 2):
         return False
     position = len(_PNG_SIGNATURE)
     while position + 8 <= len(data):
         kind = data[position + 4 : position + 8]
-        if kind in _NOT_PLAIN:
+        length = int.from_bytes(data[position : position + 4], "big")
+        if kind in _NOT_PLAIN or (kind in _TEXTS and _may_turn(kind, data[position + 8 : position + 8 + length])):
             return False
         if kind == b"IEND":
             return True
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
+        position += 12 + length
     return False
+
+
+def _may_turn(kind: bytes, text: bytes) -> bool:
+    """Whether a text chunk may hold an orientation, in EXIF or XMP, that Pillow would find."""
+    keyword, _, rest = text.partition(b"\0")
+    if b"exif" in keyword.lower():
+        return True
+    if keyword != b"XML:com.adobe.xmp":
+        return False
+    packed = kind == b"zTXt" or (kind == b"iTXt" and rest[:1] != b"\0")
+    return packed or b"Orientation" in rest

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from anomaly_core.decoders import decode_plain
 from anomaly_core.preprocess import ImageError, Preprocessing, decode
@@ -26,10 +27,18 @@ def encoded(picture: Image.Image, format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def _comment() -> PngInfo:
+    info = PngInfo()
+    info.add_text("Comment", "Orientation of the camera: upright")
+    info.add_itxt("XML:com.adobe.xmp", "<x:xmpmeta><rdf:Description photoshop:ColorMode='3'/></x:xmpmeta>")
+    return info
+
+
 PLAIN = {
     "png_rgb": encoded(PICTURE, "PNG"),
     "png_grey": encoded(PICTURE.convert("L"), "PNG"),
     "png_with_resolution": encoded(PICTURE, "PNG", dpi=(300, 300)),
+    "png_with_text": encoded(PICTURE, "PNG", pnginfo=_comment()),
     "jpeg": encoded(PICTURE, "JPEG", quality=90),
     "jpeg_progressive": encoded(PICTURE, "JPEG", progressive=True),
     "jpeg_444": encoded(PICTURE, "JPEG", subsampling=0),
@@ -63,6 +72,16 @@ def _with_orientation() -> dict[str, object]:
     return {"exif": exif}
 
 
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+EXIF_TEXT = "\nexif\n 32\n" + (b"Exif\0\0" + _with_orientation()["exif"].tobytes()[6:]).hex()  # type: ignore[attr-defined]
+
+
+def _text(keyword: str, text: str, zip: bool = False) -> PngInfo:
+    info = PngInfo()
+    info.add_itxt(keyword, text, zip=zip) if keyword.startswith("XML") else info.add_text(keyword, text)
+    return info
+
+
 LEFT = {
     "palette": encoded(PICTURE.quantize(16), "PNG"),
     "one bit": encoded(PICTURE.convert("1"), "PNG"),
@@ -70,6 +89,9 @@ LEFT = {
     "16 bits": encoded(Image.fromarray(np.full((9, 9), 4097, np.uint16)), "PNG"),
     "a transparent colour": encoded(PICTURE, "PNG", transparency=(1, 2, 3)),
     "an orientation": encoded(PICTURE, "PNG", **_with_orientation()),
+    "an orientation as text": encoded(PICTURE, "PNG", pnginfo=_text("Raw profile type exif", EXIF_TEXT)),
+    "an orientation in XMP": encoded(PICTURE, "PNG", pnginfo=_text("XML:com.adobe.xmp", XMP)),
+    "an orientation in packed XMP": encoded(PICTURE, "PNG", pnginfo=_text("XML:com.adobe.xmp", XMP, zip=True)),
     "an animation": encoded(PICTURE, "PNG", save_all=True, append_images=[PICTURE.rotate(90)]),
     "CMYK": encoded(PICTURE.convert("CMYK"), "JPEG"),
     "another format": encoded(PICTURE, "BMP"),
@@ -80,7 +102,9 @@ LEFT = {
 def test_what_is_not_plain_is_left_to_pillow(name: str) -> None:
     image = Image.open(io.BytesIO(LEFT[name]))
     assert decode_plain(image, LEFT[name]) is None
-    assert decode(LEFT[name]).pixels.shape == (224, 224, 3)
+    turned = "orientation" in name
+    result = decode(LEFT[name])
+    assert (result.width, result.height) == (image.size[::-1] if turned else image.size)
 
 
 def test_a_plain_file_is_not_loaded_by_pillow() -> None:

@@ -457,7 +457,7 @@ def test_memory_that_runs_out_is_not_called_a_corrupt_image(monkeypatch: pytest.
     def fail(*_args: object, **_options: object) -> None:
         raise MemoryError
 
-    for target in ("PIL.PngImagePlugin.PngImageFile.load", "PIL.Image.Image.resize", "PIL.Image.open"):
+    for target in ("anomaly_core.decoders.imagecodecs.spng_decode", "PIL.Image.Image.resize", "PIL.Image.open"):
         with monkeypatch.context() as patch:
             patch.setattr(target, fail)
             with pytest.raises(MemoryError):
