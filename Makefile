@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo bench test lint clean
 
 setup: .venv/ready
 
@@ -15,6 +15,9 @@ setup: .venv/ready
 
 demo: setup
 	$(BIN)/line-audit demo
+
+bench: setup
+	$(BIN)/python -m tests.bench $(BENCH)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,16 +80,22 @@ class CategoryScorer:
         self.device, self.dtype, self.at_once = device, dtype, SCORED_AT_ONCE[device]
 
     @torch.inference_mode()
-    def __call__(self, layer2: torch.Tensor, layer3: torch.Tensor) -> Scored:
-        """layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14) to scores, which do not depend on N."""
+    def __call__(
+        self, layer2: torch.Tensor | Sequence[torch.Tensor], layer3: torch.Tensor | Sequence[torch.Tensor]
+    ) -> Scored:
+        """layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14), or N of one image each, to scores.
+
+        The score of an image does not depend on what comes with it.
+        """
         maps = torch.empty(len(layer2), GRID, GRID, device=self.device)
         for start in range(0, len(layer2), self.at_once):
             rows = slice(start, start + self.at_once)
-            layers = [self._filled(layer[rows]) for layer in (layer2, layer3)]
-            maps[rows] = self.cae.errors(*layers)[: len(maps[rows])]
+            errors = self.cae.errors(self._filled(layer2[rows]), self._filled(layer3[rows]))
+            maps[rows] = errors[: len(maps[rows])]
         return Scored(*score_maps(maps, self.score_name))
 
-    def _filled(self, layer: torch.Tensor) -> torch.Tensor:
+    def _filled(self, images: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+        layer = images if isinstance(images, torch.Tensor) else torch.cat(list(images))
         layer = layer.to(self.device, self.dtype, memory_format=torch.channels_last)
         lacking = self.at_once - len(layer)
         return F.pad(layer, (0, 0, 0, 0, 0, 0, 0, lacking)) if lacking else layer

@@ -40,6 +40,12 @@ class Heatmaps(StrEnum):
     anomalous, all, none = "anomalous", "all", "none"
 
 
+class Scoring(StrEnum):
+    """Where autoencoders run: in category actors of their own, or in the extracting actors."""
+
+    actors, extractor = "actors", "extractor"
+
+
 class Format(StrEnum):
     """Format of a manifest."""
 
@@ -89,7 +95,18 @@ def audit(
     ] = 0.5,
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,
-    scorers: Annotated[int | None, typer.Option(min=1, help="Scorer processes (default: by machine).")] = None,
+    scorers: Annotated[int | None, typer.Option(min=1, help="Scorer processes at most (default: by machine).")] = None,
+    scoring: Annotated[Scoring, typer.Option(help="Where autoencoders run.")] = Scoring.actors,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Images that go through the models at once (default: by device).")
+    ] = None,
+    fetch_threads: Annotated[int, typer.Option(min=1, max=256, help="Fetches at once in a load task.")] = 16,
+    object_store_memory: Annotated[
+        int, typer.Option(min=256, help="Object store of an embedded Ray, in MiB: what stages hold between them.")
+    ] = 2048,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Price of a node for an hour: plan and summary then tell the cost.")
+    ] = None,
     accept_code_change: Annotated[
         bool, typer.Option("--accept-code-change", help="Finish a run that another version of the code began.")
     ] = False,
@@ -118,6 +135,11 @@ def audit(
         "backbone_weights": backbone_weights,
         "backbone_form": backbone_form.value if backbone_form else None,
         "scorers": scorers,
+        "scoring": scoring.value,
+        "micro_batch": micro_batch,
+        "fetch_threads": fetch_threads,
+        "object_store_memory": object_store_memory * 2**20,
+        "price_per_node_hour": price,
         "accept_code_change": accept_code_change,
     }
     raise typer.Exit(run_command(settings, max_failed, dry_run=dry_run))

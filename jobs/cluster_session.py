@@ -19,6 +19,16 @@ _CHATTY = (
     "ray.data._internal.logging",
 )
 
+# Ray ends workers that are idle for a second if there are more processes than CPUs, and every process of ours counts:
+# the next shard then pays three CPU seconds for a new one. On a cluster that is started elsewhere, set
+# RAY_idle_worker_killing_time_threshold_ms on its nodes.
+SYSTEM = {
+    "idle_worker_killing_time_threshold_ms": 60_000,
+    "enable_metrics_collection": False,
+    "task_events_report_interval_ms": 0,
+    "event_stats": False,
+}
+
 
 @contextmanager
 def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
@@ -47,6 +57,7 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
             logging_level=logging.WARNING,
             log_to_driver=True,
             configure_logging=True,
+            _system_config=SYSTEM,
         )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ours)  # Ray has put one in its place that exits with 15

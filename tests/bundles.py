@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,8 @@ from anomaly_core.bundle_manifest import (
     sha256,
 )
 from anomaly_core.cae import CAE
-from anomaly_core.features import random_backbone_state
+from anomaly_core.device import Precision
+from anomaly_core.features import BackboneForm, random_backbone_state
 from anomaly_core.preprocess import normalise
 from anomaly_core.router import build_router
 
@@ -41,45 +42,54 @@ def write_random_bundle(
     categories: Sequence[str] = ("cap", "gear", "tile"),
     *,
     seed: int = 0,
-    threshold: float = 1.0,
+    threshold: float | Mapping[str, float] = 1.0,
     reference: bool = False,
+    precision: Precision = "float32",
+    backbone: tuple[Mapping[str, torch.Tensor], BackboneForm] | None = None,
 ) -> Path:
-    """A bundle of random weights whose thresholds are all ``threshold``; with reference, the reference's files only.
+    """A bundle of random weights; with reference, the reference's files only.
 
+    threshold: one for all categories, or one for each. backbone: state and form, for another than a random one.
     A random CAE reconstructs little, so scores are the size of squared features: some above 1, some below.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     router = build_router(len(categories))
-    backbone = random_backbone_state(normalise(torch.from_numpy(random_pixels(4, seed))), seed)
+    if backbone is None:
+        backbone = random_backbone_state(normalise(torch.from_numpy(random_pixels(4, seed))), seed), "v1.5"
+    state, form = backbone
+    thresholds = dict.fromkeys(categories, threshold) if isinstance(threshold, float) else dict(threshold)
     files = {ROUTER_FILE: save_pth({"model_state_dict": router.state_dict()})}
     for category in categories:
         files[cae_file(category)] = save_pth(CAE().state_dict())
-    files[THRESHOLDS_FILE] = (json.dumps(dict.fromkeys(categories, threshold)) + "\n").encode()
+    files[THRESHOLDS_FILE] = (json.dumps(thresholds) + "\n").encode()
     if reference:
-        (folder.parent / "backbone.pth").write_bytes(save_pth(backbone))
+        (folder.parent / "backbone.pth").write_bytes(save_pth(dict(state)))
     else:
-        files[BACKBONE_FILE] = save_pth(backbone)
-        info = CategoryInfo(
-            images=4,
-            images_sha256="0" * 64,
-            losses=[1.0],
-            best_epoch=0,
-            seconds=0.1,
-            threshold=threshold,
-            calibration_scores=[threshold],
-        )
+        files[BACKBONE_FILE] = save_pth(dict(state))
+        training = {
+            category: CategoryInfo(
+                images=4,
+                images_sha256="0" * 64,
+                losses=[1.0],
+                best_epoch=0,
+                seconds=0.1,
+                threshold=value,
+                calibration_scores=[value],
+            )
+            for category, value in thresholds.items()
+        }
         files[BUNDLE_FILE] = BundleManifest(
             created_by="tests",
             created_at="2026-01-01T00:00:00+00:00",
             categories=list(categories),
-            backbone=BackboneInfo(form="v1.5", source="random", sha256=sha256(files[BACKBONE_FILE])),
+            backbone=BackboneInfo(form=form, source="random", sha256=sha256(files[BACKBONE_FILE])),
             router=RouterInfo(source="random"),
-            precision="float32",
+            precision=precision,
             recipe={"name": "random"},
             threshold_rule="mean_plus_3sigma",
             calibrated_on="training_images",
-            training=dict.fromkeys(categories, info),
+            training=training,
             files={name: sha256(data) for name, data in files.items()},
         ).to_bytes()
     for name, data in files.items():

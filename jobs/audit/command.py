@@ -67,7 +67,7 @@ def _with_progress(config: AuditConfig) -> Outcome:
         TextColumn("{task.fields[seen]}"),
     )
     totals: Counter[str] = Counter()
-    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("preparing", total=None, seen="")
 
         def planned(plan: Plan) -> None:
@@ -91,8 +91,7 @@ def _with_progress(config: AuditConfig) -> Outcome:
 
 
 def _dry_run(config: AuditConfig) -> None:
-    frozen, bundle, precision, folder = dry_run(config)
-    print_plan(config, frozen, bundle, precision, folder)
+    print_plan(config, dry_run(config))
 
 
 def _message(error: BaseException) -> str:

@@ -78,10 +78,12 @@ class AuditConfig(BaseModel):
     accept_code_change: bool = False
     max_bytes: int = Field(default=64 * 2**20, ge=1)
     max_pixels: int = Field(default=100_000_000, ge=1)
-    micro_batch: int = Field(default=32, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
     fetch_threads: int = Field(default=16, ge=1, le=256)
     decode_timeout: float = Field(default=30.0, gt=0, le=3600)
     scorers: int | None = Field(default=None, ge=1)
+    scoring: Literal["actors", "extractor"] = "actors"
+    price_per_node_hour: float | None = Field(default=None, ge=0)
     object_store_memory: int = Field(default=2 * 2**30, ge=256 * 2**20)
 
     @field_validator("manifest", "bundle", "output")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
@@ -18,11 +17,17 @@ from anomaly_core.calibration import p_value
 from anomaly_core.decision import DecisionRule
 from anomaly_core.device import Precision
 from anomaly_core.preprocess import SIZE
-from anomaly_core.scoring import Scored
-from jobs.audit.score import pack
+from jobs.audit.figures import Meter, Spent
+from jobs.audit.layers import pack
+from jobs.audit.registry import ScorerSettings
+from jobs.audit.scheduling import take_long_turns
+from jobs.audit.score import Packed, Scorer
 
-# Calls to scorers that may be unanswered: enough to keep them busy, few enough to bound memory (1 MB an image).
-IN_FLIGHT = 4
+# Images of one category that go to their scorer in one call, and calls that may be unanswered: enough to keep scorers
+# busy, few enough to bound memory (1.2 MB an image in bfloat16).
+CALL_IMAGES, IN_FLIGHT = 8, 4
+# An extractor that spends this much of a shard on waiting for one category asks for another actor for it.
+BEHIND = 0.2
 
 DECIDED = (
     pa.field("category", pa.string()),
@@ -42,7 +47,10 @@ DECIDED = (
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """What the extract stage needs besides the bundle, which the registry has."""
+    """What the extract stage needs besides the bundle, which the registry has.
+
+    micro_batch: images at once, None for what suits the device. own_scorer: score in the extracting actor itself.
+    """
 
     calibration: dict[str, list[float]]
     rule: DecisionRule
@@ -50,7 +58,8 @@ class ExtractSettings:
     device: str
     precision: Precision
     threads: int
-    micro_batch: int
+    micro_batch: int | None
+    own_scorer: ScorerSettings | None = None
 
 
 class Extract:
@@ -58,84 +67,134 @@ class Extract:
 
     def __init__(self, settings: ExtractSettings, registry: Any):
         self.settings, self.registry = settings, registry
+        take_long_turns()
         torch.set_num_threads(settings.threads)
         bundle: Bundle = ray.get(ray.get(registry.bundle.remote())[0])
         self.categories, self.thresholds = bundle.categories, bundle.thresholds
         self.extractor = bundle.extractor(settings.device, settings.precision, settings.micro_batch)
-        self.owners: dict[str, tuple[Any, list[Any]]] = {}
+        self.own = Scorer(settings.own_scorer) if settings.own_scorer else None
+        self.files: dict[str, list[Any]] = {}
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One shard in, the same shard out, row for row."""
-        start = time.monotonic()
-        rows: list[dict[str, Any]] = [{field.name: None for field in DECIDED} for _ in range(len(table))]
-        declared = table["declared_category"].to_pylist()
-        stages = table["error_stage"].to_pylist()
-        for row, stage in zip(rows, stages, strict=True):
+        return _Shard(self, table).decided()
+
+
+@dataclass
+class _Call:
+    """A call to a scorer: category, rows, and what it will answer."""
+
+    category: str
+    members: list[int]
+    answer: Any
+
+
+class _Shard:
+    """One shard on its way through the models."""
+
+    def __init__(self, stage: Extract, table: pa.Table):
+        self.stage, self.settings, self.table = stage, stage.settings, table
+        self.meter = Meter()
+        self.rows: list[dict[str, Any]] = [{field.name: None for field in DECIDED} for _ in range(len(table))]
+        self.declared: list[str | None] = table["declared_category"].to_pylist()
+        self.sizes = [table[name].to_pylist() for name in ("width", "height")]
+        self.collected: dict[str, list[tuple[int, Packed]]] = {}
+        self.calls: deque[_Call] = deque()
+        self.owners: dict[str, deque[Any]] = {}
+        self.waited: defaultdict[str, float] = defaultdict(float)
+        self.scoring: Spent | None = None
+        self.failed: dict[int, str] = {}
+
+    def decided(self) -> pa.Table:
+        """All rows through router, backbone and scorers."""
+        stages = self.table["error_stage"].to_pylist()
+        for row, stage in zip(self.rows, stages, strict=True):
             if stage is not None:
                 row["decision"] = "failed"
         present = [i for i, stage in enumerate(stages) if stage is None]
-        waiting: deque[tuple[list[int], Any]] = deque()
-        failed: dict[int, str] = {}
-        pixels = table["pixels"].combine_chunks()
-        for first in range(0, len(present), self.settings.micro_batch):
-            batch = present[first : first + self.settings.micro_batch]
-            for category, members, layers in self._route(batch, pixels, declared, rows):
-                actor, file = self._owner(category)
-                waiting.append((members, actor.score.remote(category, file, *layers)))
-                if len(waiting) > IN_FLIGHT:
-                    self._settle(waiting.popleft(), rows, table, failed)
-        while waiting:
-            self._settle(waiting.popleft(), rows, table, failed)
-        self.registry.spent.remote("extract", time.monotonic() - start)
-        return _join(table, rows, failed)
+        pixels = self.table["pixels"].combine_chunks()
+        step = self.stage.extractor.micro_batch
+        for first in range(0, len(present), step):
+            self._route(present[first : first + step], pixels)
+        for category in list(self.collected):
+            self._send(category)
+        while self.calls:
+            self._settle(self.calls.popleft())
+        self._report(len(present))
+        return _join(self.table, self.rows, self.failed)
 
-    def _route(
-        self, batch: list[int], pixels: pa.Array, declared: list[str | None], rows: list[dict[str, Any]]
-    ) -> list[tuple[str, list[int], tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
+    def _route(self, batch: list[int], pixels: pa.Array) -> None:
         images = np.stack([np.frombuffer(pixels[i].as_buffer(), np.uint8).reshape(SIZE, SIZE, 3) for i in batch])
-        routed = self.extractor(images)
-        groups: dict[str, list[int]] = {}
+        routed = self.stage.extractor(images)
+        layer2, layer3 = pack(routed.layer2), pack(routed.layer3)
         for position, i in enumerate(batch):
-            category = self.categories[int(routed.category[position])]
-            said = declared[i]
-            rows[i]["category_confidence"] = float(routed.confidence[position])
-            rows[i]["route_agrees"] = None if said is None else said == category
-            if said is not None and not self.settings.rule.reference:
-                if said not in self.categories:
-                    rows[i].update(decision="review", decision_reason="unknown_category")
-                    continue
-                if self.settings.trust_declared:
-                    category = said
-            rows[i]["category"] = category
-            groups.setdefault(category, []).append(position)
-        return [
-            (
-                category,
-                [batch[p] for p in positions],
-                (pack(routed.layer2[positions]), pack(routed.layer3[positions])),
-            )
-            for category, positions in groups.items()
-        ]
+            category = self._category(i, int(routed.category[position]), float(routed.confidence[position]))
+            if category is None:
+                continue
+            one = slice(position, position + 1)
+            waiting = self.collected.setdefault(category, [])
+            waiting.append((i, (layer2[one], layer3[one])))
+            if len(waiting) == CALL_IMAGES:
+                self._send(category)
 
-    def _owner(self, category: str) -> tuple[Any, list[Any]]:
-        if category not in self.owners:
-            self.owners[category] = ray.get(self.registry.owner.remote(category))
-        return self.owners[category]
+    def _category(self, i: int, index: int, confidence: float) -> str | None:
+        """The category whose autoencoder scores the row, or None if there is none for it."""
+        row, category, said = self.rows[i], self.stage.categories[index], self.declared[i]
+        row["category_confidence"] = confidence
+        row["route_agrees"] = None if said is None else said == category
+        if said is not None and not self.settings.rule.reference:
+            if said not in self.stage.categories:
+                row.update(decision="review", decision_reason="unknown_category")
+                return None
+            if self.settings.trust_declared:
+                category = said
+        row["category"] = category
+        return category
 
-    def _settle(
-        self, answer: tuple[list[int], Any], rows: list[dict[str, Any]], table: pa.Table, failed: dict[int, str]
-    ) -> None:
-        members, reference = answer
-        scored: Scored = ray.get(reference)
-        for position, i in enumerate(members):
+    def _send(self, category: str) -> None:
+        members, images = zip(*self.collected.pop(category), strict=True)
+        if category not in self.stage.files:
+            self.stage.files[category] = ray.get(self.stage.registry.file.remote(category))
+        file = self.stage.files[category]
+        if self.stage.own is not None:
+            answer: Any = self.stage.own.score(category, file, list(images))
+        else:
+            if category not in self.owners:
+                self.owners[category] = deque(ray.get(self.stage.registry.owner.remote(category)))
+            self.owners[category].rotate()  # in turn, where there are several
+            answer = self.owners[category][0].score.remote(category, file, list(images))
+        self.calls.append(_Call(category, list(members), answer))
+        if len(self.calls) > IN_FLIGHT:
+            self._settle(self.calls.popleft())
+
+    def _report(self, rows: int) -> None:
+        waited = sum(self.waited.values())
+        spent = self.meter.read(rows, waited)
+        if self.scoring is not None:
+            self.stage.registry.spent.remote("score", self.scoring)
+            if self.stage.own is not None:  # what its own scorer spent is told apart
+                spent = replace(spent, wall=spent.wall - self.scoring.wall, cpu=spent.cpu - self.scoring.cpu)
+        self.stage.registry.spent.remote("extract", spent)
+        for category, seconds in self.waited.items():
+            if seconds > BEHIND * spent.wall and self.stage.own is None:
+                self.stage.registry.widen.remote(category)
+
+    def _settle(self, call: _Call) -> None:
+        start = time.monotonic()
+        scored, wall, cpu = call.answer if self.stage.own is not None else ray.get(call.answer)
+        self.waited[call.category] += 0.0 if self.stage.own is not None else time.monotonic() - start
+        spent = Spent(wall, cpu, 0, len(call.members), time.time(), time.time())
+        self.scoring = spent if self.scoring is None else self.scoring + spent
+        for position, i in enumerate(call.members):
             score = float(scored.score[position])
-            row = rows[i]
+            row = self.rows[i]
             if not np.isfinite(score):
-                failed[i] = f"the score is {score}"
+                self.failed[i] = f"the score is {score}"
                 row.update(decision="failed")
                 continue
-            category, threshold = row["category"], self.thresholds[row["category"]]
-            said = None if self.settings.trust_declared else table["declared_category"][i].as_py()
+            category = row["category"]
+            threshold = self.stage.thresholds[category]
+            said = None if self.settings.trust_declared else self.declared[i]
             decision, reason = self.settings.rule(
                 score, threshold, confidence=row["category_confidence"], category=category, declared=said
             )
@@ -147,8 +206,8 @@ class Extract:
                 p_value=p_value(score, calibration) if calibration else None,
                 decision=decision,
                 decision_reason=reason,
-                peak_x=float(scored.peak[position, 0]) * table["width"][i].as_py(),
-                peak_y=float(scored.peak[position, 1]) * table["height"][i].as_py(),
+                peak_x=float(scored.peak[position, 0]) * self.sizes[0][i],
+                peak_y=float(scored.peak[position, 1]) * self.sizes[1][i],
                 error_map=np.clip(scored.error_map[position].ravel(), 0, 65504).astype(np.float16),
             )
 

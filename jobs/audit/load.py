@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from anomaly_core.preprocess import Decoded, ImageError, Limits, Preprocessing, 
 from jobs.access import AllowList
 from jobs.audit.child import DecodingChild
 from jobs.audit.fetch import FetchError, fetch
+from jobs.audit.figures import Meter
+from jobs.audit.scheduling import take_long_turns
 from jobs.storage import StorageAccessError, filesystem, join, path_of
 from manifests.freeze import read_shard
 
@@ -60,12 +62,15 @@ class Load:
 
     def __init__(self, settings: LoadSettings, registry: Any):
         self.settings, self.registry = settings, registry
-        self.decoding: dict[int, float] = {}  # thread to the moment its decoding began
+        # Many fetches wait side by side, but one thread decodes: this task's share of the CPUs is not more, and more
+        # would take them from the models.
+        self.decoding_since: float | None = None
 
     def __call__(self, descriptor: pa.Table) -> pa.Table:
         """One descriptor row in, one table of the shard out. Raises StorageAccessError if storage refuses us."""
         (shard,) = descriptor.to_pylist()
-        start = time.monotonic()
+        take_long_turns()
+        meter = Meter()
         attempt = ray.get(self.registry.begin.remote(shard["shard"]))
         with filesystem(self.settings.manifest_uri).open(
             path_of(join(self.settings.manifest_uri, shard["part"]))
@@ -81,20 +86,20 @@ class Load:
         table = pa.Table.from_pylist(loaded, schema=pa.schema(LOADED))
         for field in LOADED:
             rows = rows.append_column(field, table[field.name])
-        self.registry.spent.remote("load", time.monotonic() - start)
+        self.registry.spent.remote("load", meter.read(len(rows)))
         return rows
 
     def _images(self, rows: list[dict[str, Any]], careful: bool) -> Iterator[dict[str, Any]]:
         denied = 0
         child = DecodingChild(self._decoder()) if careful else None
-        pool = ThreadPoolExecutor(self.settings.threads)
+        pool, decoder = ThreadPoolExecutor(self.settings.threads), ThreadPoolExecutor(1)
+        fetched = _ahead(pool, self._bytes, rows, self.settings.threads)
         try:
             results: Iterator[dict[str, Any]]
             if child is not None:
-                fetched = [pool.submit(self._bytes, row) for row in rows]
                 results = (self._decode(f.result(), child) for f in fetched)
             else:
-                results = self._in_time([pool.submit(self._image, row) for row in rows])
+                results = self._in_time(_ahead(decoder, self._decode_in_time, fetched, 2))
             for result in results:
                 denied = denied + 1 if result["error_code"] == "access_denied" else 0
                 if denied >= DENIED_IN_A_ROW:
@@ -105,21 +110,22 @@ class Load:
                 yield result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            decoder.shutdown(wait=False, cancel_futures=True)
             if child is not None:
                 child.close()
 
     def _decoder(self) -> Callable[[bytes], Decoded]:
         return partial(decode, limits=self.settings.limits, preprocessing=self.settings.preprocessing)
 
-    def _image(self, row: dict[str, Any]) -> dict[str, Any]:
-        fetched = self._bytes(row)
-        self.decoding[threading.get_ident()] = time.monotonic()
+    def _decode_in_time(self, fetched: Any) -> dict[str, Any]:
+        result = fetched.result()
+        self.decoding_since = time.monotonic()
         try:
-            return self._decode(fetched, None)
+            return self._decode(result, None)
         finally:
-            del self.decoding[threading.get_ident()]
+            self.decoding_since = None
 
-    def _in_time(self, futures: list[Any]) -> Iterator[dict[str, Any]]:
+    def _in_time(self, futures: Iterable[Any]) -> Iterator[dict[str, Any]]:
         # A decoder that hangs holds its thread for ever. This process is then given up, and Ray runs the shard again,
         # carefully.
         for future in futures:
@@ -128,8 +134,8 @@ class Load:
                     result = future.result(timeout=1.0)
                     break
                 except FutureTimeout:
-                    oldest = min(self.decoding.copy().values(), default=time.monotonic())
-                    if time.monotonic() - oldest > self.settings.decode_timeout:
+                    since = self.decoding_since
+                    if since is not None and time.monotonic() - since > self.settings.decode_timeout:
                         print(
                             "line-audit: an image hangs its decoder; this worker ends, its shard is tried again",
                             file=sys.stderr,
@@ -163,6 +169,16 @@ class Load:
         else:
             result.update(width=image.width, height=image.height, pixels=image.pixels.tobytes())
         return result
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[..., Any], rows: Iterable[Any], count: int) -> Iterator[Any]:
+    """The futures of function(row) in order, with so many begun ahead of the one that is asked for."""
+    begun: deque[Any] = deque()
+    for row in rows:
+        begun.append(pool.submit(function, row))
+        if len(begun) > count:
+            yield begun.popleft()
+    yield from begun
 
 
 def _blank() -> dict[str, Any]:

@@ -23,6 +23,8 @@ from jobs.audit.commit import commit
 from jobs.audit.config import AuditConfig
 from jobs.audit.exits import AuditError
 from jobs.audit.extract import ExtractSettings
+from jobs.audit.figures import timings
+from jobs.audit.forecast import Forecast, forecast
 from jobs.audit.load import LoadSettings
 from jobs.audit.lock import RunLock
 from jobs.audit.plan import (
@@ -36,9 +38,9 @@ from jobs.audit.plan import (
     source_warning,
 )
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
+from jobs.audit.registry import Registry, ScorerSettings
 from jobs.audit.render import RenderSettings
-from jobs.audit.score import Registry, ScorerSettings
-from jobs.audit.stages import Resources, chain, divide
+from jobs.audit.stages import Resources, chain, divide, machine
 from jobs.audit.write import WriteSettings
 from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import ray_session
@@ -94,16 +96,29 @@ def audit(config: AuditConfig, watcher: Watcher | None = None) -> Outcome:
             raise
 
 
-def dry_run(config: AuditConfig) -> tuple[FrozenManifest, Bundle, Precision, RunFolder]:
-    """Check everything that an audit checks before it starts, and write nothing. Raises AuditError."""
-    bundle, _, precision, _ = _open(config)
+@dataclass(frozen=True)
+class Preview:
+    """What an audit would do. expected: None if no image of a sample could be read."""
+
+    frozen: FrozenManifest
+    bundle: Bundle
+    device: str
+    precision: Precision
+    folder: RunFolder
+    expected: Forecast | None
+
+
+def dry_run(config: AuditConfig) -> Preview:
+    """Check everything that an audit checks before it starts, score a sample, and write nothing. Raises AuditError."""
+    bundle, device, precision, _ = _open(config)
     folder = choose_folder(config, bundle)
     with scratch() as local:
         frozen = freeze_manifest(config, local)
+        expected = forecast(config, bundle, device, precision, frozen, local / "frozen")
     record = read_record(folder)
     if record is not None:
         check_same(config, record, parts_of(config, bundle, precision, frozen), finished=exists(folder.success))
-    return frozen, bundle, precision, folder
+    return Preview(frozen, bundle, device, precision, folder, expected)
 
 
 def _open(config: AuditConfig) -> tuple[Bundle, str, Precision, list[str]]:
@@ -143,13 +158,13 @@ def _score(
     if not plan.missing:
         return {}
     with ray_session(config.object_store_memory):
-        resources = divide(device, len(bundle.categories), config.scorers)
-        registry = _registry(bundle, precision, device, resources)
+        resources = divide(device, config.scorers)
+        registry = _registry(bundle, _scorer_settings(bundle, precision, device, resources))
         receipts = _receipts(config, plan, bundle, precision, device, registry, resources)
         for rows, counts in receipts:
             watcher.shard_done(rows, counts)
         figures: dict[str, Any] = ray.get(registry.figures.remote())
-        return figures
+        return {**figures, "machine": machine(device, resources.extractors)}
 
 
 def _receipts(
@@ -185,6 +200,7 @@ def _receipts(
         precision=precision,
         threads=resources.threads,
         micro_batch=config.micro_batch,
+        own_scorer=_scorer_settings(bundle, precision, device, resources) if config.scoring == "extractor" else None,
     )
     write = WriteSettings(
         folder=folder.shards,
@@ -206,10 +222,8 @@ def _receipts(
         raise AuditError(exits.FAILED, f"{len(missing)} shards came back without a receipt; run the command again")
 
 
-def _registry(bundle: Bundle, precision: Precision, device: str, resources: Resources) -> Any:
-    # The files travel through the object store: verified once, here, and no node needs the bundle's storage.
-    cae_files = {category: ray.put(bundle.files[cae_file(category)]) for category in bundle.categories}
-    settings = ScorerSettings(
+def _scorer_settings(bundle: Bundle, precision: Precision, device: str, resources: Resources) -> ScorerSettings:
+    return ScorerSettings(
         score=bundle.score,
         device=device,
         precision=precision,
@@ -218,6 +232,11 @@ def _registry(bundle: Bundle, precision: Precision, device: str, resources: Reso
         cpus=resources.scorer_cpus,
         gpus=resources.scorer_gpus,
     )
+
+
+def _registry(bundle: Bundle, settings: ScorerSettings) -> Any:
+    # The files travel through the object store: verified once, here, and no node needs the bundle's storage.
+    cae_files = {category: ray.put(bundle.files[cae_file(category)]) for category in bundle.categories}
     return (
         ray.remote(Registry)
         .options(num_cpus=0, max_concurrency=8)
@@ -233,16 +252,7 @@ def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: f
     exceeded = config.max_failed.exceeded(failed, plan.frozen.rows)
     code = exits.BUDGET_EXCEEDED if exceeded else exits.COMMITTED
     rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
-    finished = time.monotonic()
-    record.timings = {
-        "seconds": round(finished - started, 3),
-        "score_seconds": round(scored - started, 3),
-        "commit_seconds": round(finished - scored, 3),
-        "rows_scored_now": rows,
-        "images_per_second": round(rows / (scored - started), 2) if rows else None,
-        "stage_seconds": {k: round(v, 3) for k, v in figures.get("seconds", {}).items()},
-        "shards_tried_again": {str(k): v for k, v in figures.get("tried_again", {}).items()},
-    }
+    record.timings = timings(started, scored, time.monotonic(), rows, figures, config.price_per_node_hour)
     record.state, record.finished_at = "committed", now()
     record.exit_code = code
     record.exit_reason = f"{exits.MEANING[code]} ({failed} failed of {plan.frozen.rows}, budget {config.max_failed})"

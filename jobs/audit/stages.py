@@ -7,7 +7,6 @@ or Ray would fuse loading into the extracting actor.
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +16,18 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from jobs.audit.extract import Extract, ExtractSettings
+from jobs.audit.figures import Machine
 from jobs.audit.load import LoadSettings, load_shard
 from jobs.audit.write import WriteSettings, write_shard
 
-LOAD_CPUS, WRITE_CPUS = 0.5, 0.25
+# A load task decodes one image at a time, but waits for storage too. EXTRACT_CPUS: of an actor on CPUs, which has one
+# thread: less than it uses, because actors that held every CPU of Ray's kept the other stages from running for ever.
+LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.5, 0.4, 0.2
 RETRIES = 4
+# What an extracting actor on CPUs needs at most, of which half a node's memory is spent.
+EXTRACTOR_MEMORY = 1.5 * 2**30
+# Autoencoder, pools and score are a quarter of what the models cost.
+EXTRACTORS_PER_SCORER = 4
 
 
 @dataclass(frozen=True)
@@ -37,23 +43,36 @@ class Resources:
     threads: int
 
 
-def divide(device: str, categories: int, scorers: int | None) -> Resources:
+def divide(device: str, scorers: int | None) -> Resources:
     """Resources for the stages, from what the cluster has.
 
-    On CPUs: one extractor and its scorers a node, all on the node's cores through torch threads; they hold no more of
-    Ray's CPUs, because on two cores scorers that held some kept the reads from running for ever. On GPUs: one extractor
-    and one scorer process a GPU, which they share.
+    On CPUs: as many extractors as cores, of one thread each, and a scorer process for every four. Actors of one thread
+    never wait for one another; one actor whose threads share the cores with decoding did, at every barrier. Scorers
+    hold none of Ray's CPUs. On GPUs: one extractor and one scorer process a GPU, which they share.
     """
     cluster = ray.cluster_resources()
-    nodes = max(1, sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0))
     if device == "cuda":
         gpus = int(cluster.get("GPU", 0))
         if gpus == 0:
             raise ValueError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
-        count = min(scorers or gpus, categories)
+        count = scorers or gpus
         return Resources(gpus, 1, 0.7, count, 0, 0.3 * gpus / count, max(1, int(cluster["CPU"]) // (2 * gpus)))
-    threads = max(1, int(cluster.get("CPU", os.cpu_count() or 1)) // nodes)
-    return Resources(nodes, 1, 0, min(scorers or nodes, categories), 0, 0, threads)
+    extractors = sum(
+        max(1, min(int(node["Resources"]["CPU"]), int(node["Resources"].get("memory", 0) / 2 // EXTRACTOR_MEMORY)))
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) > 0
+    )
+    threads = max(1, int(cluster.get("CPU", 1)) // extractors)
+    return Resources(
+        extractors, EXTRACT_CPUS * threads, 0, scorers or -(-extractors // EXTRACTORS_PER_SCORER), 0, 0, threads
+    )
+
+
+def machine(device: str, extractors: int) -> Machine:
+    """What the stages share, for the figures of a run."""
+    cluster = ray.cluster_resources()
+    nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0)
+    return Machine(nodes, cluster.get("CPU", 1), cluster.get("GPU", 0), extractors, device)
 
 
 def chain(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.table import Table
 
-from anomaly_core.bundle import Bundle
-from anomaly_core.device import Precision
 from jobs.audit.config import AuditConfig
-from jobs.audit.record import RunFolder
-from jobs.audit.run import Outcome
+from jobs.audit.run import Outcome, Preview
 from jobs.cli import output as console
 from jobs.storage import is_local, join
-from manifests.freeze import FrozenManifest
 
 
 def print_summary(config: AuditConfig, outcome: Outcome) -> None:
@@ -43,10 +41,8 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     if counts["render_errors"]:
         say(f"{counts['render_errors']} pictures could not be made; see column render_error")
     if outcome.scored_shards and record.timings.get("images_per_second"):
-        say(
-            f"{record.timings['images_per_second']} images/s over {record.timings['rows_scored_now']:,} images "
-            f"(with start-up), {record.timings['seconds']} s in all"
-        )
+        for line in _pace(record.timings):
+            say(line)
     if outcome.scored_shards and outcome.earlier_shards:
         say(f"{outcome.earlier_shards} shards were there from an earlier start and were not scored again")
     say(f"results:  {record.results}")
@@ -67,13 +63,12 @@ def query_line(output: str) -> str:
     return f"{prefix}{sql};"
 
 
-def print_plan(
-    config: AuditConfig, frozen: FrozenManifest, bundle: Bundle, precision: Precision, folder: RunFolder
-) -> None:
-    """What an audit would do."""
+def print_plan(config: AuditConfig, preview: Preview) -> None:
+    """What an audit would do, how long it would take and what it would cost."""
+    frozen, bundle = preview.frozen, preview.bundle
     table = Table(title="dry run: nothing was written", title_justify="left", show_header=False)
     for key, value in (
-        ("run", folder.run_id),
+        ("run", preview.folder.run_id),
         ("manifest", config.manifest),
         ("rows", f"{frozen.rows:,}"),
         ("rows with problems", ", ".join(f"{n} {code}" for code, n in sorted(frozen.problems.items())) or "none"),
@@ -81,8 +76,74 @@ def print_plan(
         ("bundle", f"{config.bundle} ({bundle.digest[:12]})"),
         ("categories", ", ".join(bundle.categories)),
         ("decision rule", "the reference's" if bundle.reference else "line-audit's"),
-        ("precision", precision),
-        ("results", folder.results),
+        ("precision", f"{preview.precision} on {preview.device}"),
+        ("results", preview.folder.results),
+        *_expected(config, preview),
     ):
         table.add_row(key, value)
     console.print(table)
+
+
+def _expected(config: AuditConfig, preview: Preview) -> list[tuple[str, str]]:
+    expected, rows = preview.expected, preview.frozen.rows
+    if expected is None:
+        return [("expected", "unknown: no image of the sample could be read")]
+    told = [
+        (
+            "sample",
+            f"{expected.sampled} images: {1000 * expected.load_seconds:.1f} ms to load one, "
+            f"{1000 * expected.model_seconds:.1f} ms for the models"
+            + (f"; {expected.unread} unread, such as {expected.reason}" if expected.unread else ""),
+        ),
+        ("to read", f"{_size(expected.bytes_per_image * rows)} ({_size(expected.bytes_per_image)} an image)"),
+        (
+            "expected",
+            f"{_duration(expected.duration_seconds)} at {expected.images_per_second:.1f} images/s on "
+            f"{expected.nodes} node{'s' if expected.nodes > 1 else ''} with {expected.cpus} CPUs",
+        ),
+    ]
+    if config.price_per_node_hour is None:
+        return [*told, ("cost", "unknown: give the price of a node for an hour with --price")]
+    costs = expected.cost(config.price_per_node_hour, rows)
+    return [*told, ("cost", _cost(costs))]
+
+
+def _cost(costs: dict[str, float | None]) -> str:
+    return (
+        f"{costs['total']:.4g}, that is {costs['per_1000_images']:.4g} per 1,000 images, at "
+        f"{costs['price_per_node_hour']:g} per node and hour"
+    )
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _pace(timings: dict[str, Any]) -> list[str]:
+    """How fast a run was, what set the pace, and what to change."""
+    told = [
+        f"{timings['images_per_second']} images/s over {timings['rows_scored_now']:,} images with start-up, "
+        f"{timings['seconds']} s in all"
+    ]
+    if "images_per_second_steady" in timings:
+        told[0] += f"; {timings['images_per_second_steady']} images/s once the models were ready"
+    if "stages" in timings:
+        spent = [f"{stage} {one['seconds']:.0f}" for stage, one in timings["stages"].items()]
+        told.append(f"seconds by stage, summed over processes: {', '.join(spent)}")
+    if "limiting" in timings:
+        limit = timings["limiting"]
+        told.append(f"limiting stage: {limit['limiting']} ({limit['why']}); faster with {limit['next']}")
+    if "node_seconds" in timings:
+        costs = timings.get("cost")
+        told.append(f"{timings['node_seconds']:.0f} node-seconds" + (f"; cost {_cost(costs)}" if costs else ""))
+    return told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.audit.figures import Meter
 from jobs.audit.render import RenderSettings, render
 from jobs.audit.results import file_metadata, shard_schema
 from jobs.storage import join, write_bytes
@@ -44,7 +44,7 @@ class Write:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One shard in, one receipt row out: shard, rows, and counts as JSON."""
-        start = time.monotonic()
+        meter = Meter()
         shards = table["shard"].unique().to_pylist()
         if len(shards) != 1:
             raise RuntimeError(f"rows of {len(shards)} shards in one block: the chain did not keep shards whole")
@@ -66,7 +66,7 @@ class Write:
         result = _result(table, rows, extras)
         metadata = file_metadata(self.settings.run_id, self.settings.fingerprint, self.settings.bundle_digest, shard)
         write_bytes(join(self.settings.folder, shard_name(shard)), parquet_bytes(result, metadata))
-        self.registry.spent.remote("write", time.monotonic() - start)
+        self.registry.spent.remote("write", meter.read(len(rows)))
         counts = Counter(row["decision"] for row in rows)
         return pa.table({"shard": [shard], "rows": [len(rows)], "counts": [json.dumps(counts)]})
 

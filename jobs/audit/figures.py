@@ -1,0 +1,162 @@
+"""What the stages spend, where the time goes, and what to change next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+FULL = 0.85  # of a resource in use: it is what limits
+WAITING = 0.3  # of the extractors' time spent on waiting for scorers: they limit
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Of a stage: seconds of its calls, CPU seconds of its processes meanwhile, seconds of waiting for the next stage,
+    images, and when (seconds since the epoch) the first call began and the last ended."""
+
+    wall: float
+    cpu: float
+    waited: float
+    rows: int
+    begin: float
+    end: float
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.wall + other.wall,
+            self.cpu + other.cpu,
+            self.waited + other.waited,
+            self.rows + other.rows,
+            min(self.begin, other.begin),
+            max(self.end, other.end),
+        )
+
+
+class Meter:
+    """Measures one call of a stage, from its creation to ``read``. The process must do nothing else meanwhile."""
+
+    def __init__(self) -> None:
+        self.begin, self.wall, self.cpu = time.time(), time.monotonic(), time.process_time()
+
+    def read(self, rows: int, waited: float = 0.0) -> Spent:
+        """What was spent since."""
+        return Spent(
+            time.monotonic() - self.wall, time.process_time() - self.cpu, waited, rows, self.begin, time.time()
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the stages shared: nodes, CPUs and GPUs in all, extracting actors, and the device of the models."""
+
+    nodes: int
+    cpus: float
+    gpus: float
+    extractors: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """limiting: the stage that sets the pace. why: the figure that says so. next: what to change."""
+
+    limiting: str
+    why: str
+    next: str
+
+
+def analyse(spent: Mapping[str, Spent], machine: Machine) -> Analysis | None:
+    """Where the time of a run went, from the first extraction to its end; None if nothing was extracted."""
+    extract = spent.get("extract")
+    if extract is None or extract.rows == 0 or extract.end <= extract.begin:
+        return None
+    seconds = extract.end - extract.begin
+    available = machine.extractors * seconds
+    cpu = sum(one.cpu for one in spent.values()) / (machine.cpus * seconds)
+    heaviest = max(spent, key=lambda stage: spent[stage].cpu)
+    if cpu >= FULL:
+        share = spent[heaviest].cpu / sum(one.cpu for one in spent.values())
+        return Analysis(
+            heaviest,
+            f"the stages used {100 * cpu:.0f} % of all CPUs, {heaviest} {100 * share:.0f} % of that",
+            "more CPUs or nodes; a GPU if route, extract and score are most of it",
+        )
+    if extract.waited / available >= WAITING:
+        return Analysis(
+            "score",
+            f"the extracting actors waited {100 * extract.waited / available:.0f} % of the time for scores",
+            "more scorers (--scorers)",
+        )
+    busy = (extract.wall - extract.waited) / available
+    if busy >= FULL:
+        more = "more GPUs, or a larger --micro-batch" if machine.device == "cuda" else "more CPUs or nodes"
+        return Analysis("extract", f"the extracting actors were busy {100 * busy:.0f} % of the time", more)
+    return Analysis(
+        "load",
+        f"the extracting actors were busy {100 * busy:.0f} % of the time and the CPUs {100 * cpu:.0f} %: they waited "
+        "for images",
+        "more fetches at once (--fetch-threads), storage that answers faster, or more CPUs for decoding",
+    )
+
+
+def by_stage(spent: Mapping[str, Spent]) -> dict[str, dict[str, Any]]:
+    """For run.json: seconds by stage, and CPU milliseconds an image."""
+    return {
+        stage: {
+            "seconds": round(one.wall - one.waited, 3),
+            "cpu_seconds": round(one.cpu, 3),
+            "waited_seconds": round(one.waited, 3),
+            "images": one.rows,
+            "cpu_ms_per_image": round(1000 * one.cpu / one.rows, 2) if one.rows else None,
+        }
+        for stage, one in spent.items()
+    }
+
+
+def timings(
+    started: float, scored: float, finished: float, rows: int, figures: Mapping[str, Any], price: float | None
+) -> dict[str, Any]:
+    """For run.json. started, scored, finished: time.monotonic() of this start; price: of a node for an hour.
+
+    Rates are of the rows that this start scored: with its start-up, and since the first extraction began.
+    """
+    told: dict[str, Any] = {
+        "seconds": round(finished - started, 3),
+        "score_seconds": round(scored - started, 3),
+        "commit_seconds": round(finished - scored, 3),
+        "rows_scored_now": rows,
+        "images_per_second": round(rows / (scored - started), 2) if rows else None,
+        "shards_tried_again": {str(k): v for k, v in figures.get("tried_again", {}).items()},
+    }
+    spent: Mapping[str, Spent] = figures.get("spent", {})
+    machine: Machine | None = figures.get("machine")
+    if machine is None:
+        return told
+    told["machine"] = asdict(machine)
+    told["stages"] = by_stage(spent)
+    analysis = analyse(spent, machine)
+    if analysis is not None:
+        since_models = max(one.end for one in spent.values()) - spent["extract"].begin
+        told["images_per_second_steady"] = round(rows / since_models, 2)
+        told["start_up_seconds"] = round(scored - started - since_models, 3)
+        told["limiting"] = asdict(analysis)
+    if "score" in spent:
+        told["seconds_to_first_score"] = round(spent["score"].begin - psutil.Process().create_time(), 2)
+    told["node_seconds"] = round(machine.nodes * (finished - started), 1)
+    if price is not None:
+        told["cost"] = cost(told["node_seconds"], rows, price)
+    return told
+
+
+def cost(node_seconds: float, rows: int, price: float) -> dict[str, float | None]:
+    """What a run costs at a price for a node and hour, in the currency of the price."""
+    total = node_seconds / 3600 * price
+    return {
+        "price_per_node_hour": price,
+        "total": round(total, 4),
+        "per_1000_images": round(1000 * total / rows, 5) if rows else None,
+    }

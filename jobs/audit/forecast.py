@@ -1,0 +1,123 @@
+"""How long a run will take and what it will read and cost, from a sample of its images, before it starts."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+
+from anomaly_core.bundle import Bundle
+from anomaly_core.device import Precision
+from anomaly_core.preprocess import ImageError, Limits, decode
+from jobs.access import AllowList
+from jobs.audit.config import AuditConfig
+from jobs.audit.fetch import FetchError, fetch
+from jobs.audit.figures import cost
+from jobs.cluster_session import ray_session
+from manifests.freeze import FrozenManifest, read_shard
+
+SAMPLE = 24
+# Of what the stages could do alone, a run on two cores reaches so much (make bench): the rest is writing and Ray.
+EFFICIENCY = 0.8
+# From the command to the first scored row, and from the last to the published table of a small run.
+START_AND_END_SECONDS = 25.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is expected of a run. sampled: images that were tried; unread: those that failed, with the last reason.
+
+    bytes_per_image: mean of the files; seconds: on the device, of one core for loading, of one actor for the models.
+    """
+
+    sampled: int
+    unread: int
+    reason: str | None
+    bytes_per_image: float
+    load_seconds: float
+    model_seconds: float
+    images_per_second: float
+    duration_seconds: float
+    nodes: int
+    cpus: int
+
+    def cost(self, price: float, rows: int) -> dict[str, float | None]:
+        """At a price for a node and hour."""
+        return cost(self.nodes * self.duration_seconds, rows, price)
+
+
+def forecast(
+    config: AuditConfig, bundle: Bundle, device: str, precision: Precision, frozen: FrozenManifest, parts: Path
+) -> Forecast | None:
+    """Fetch, decode and score a sample. parts: the folder of the frozen manifest. None if no image could be read."""
+    allowed = AllowList.of(config.manifest, config.allow)
+    limits = Limits(config.max_bytes, config.max_pixels)
+    rows = _sample(frozen, parts)
+    sizes, pictures, reason, load = [], [], None, 0.0
+    for row in rows:
+        start = time.perf_counter()
+        try:
+            data = fetch(row["uri"], allowed, config.max_bytes, row["version_id"]).data
+            pictures.append(decode(data, limits, bundle.preprocessing).pixels)
+        except (FetchError, ImageError) as error:
+            reason = f"{row['uri']}: {error.message}"
+            continue
+        load += time.perf_counter() - start
+        sizes.append(len(data))
+    if not pictures:
+        return None
+    model = _model_seconds(bundle, device, precision, np.stack(pictures))
+    nodes, cpus, gpus = _cluster(device)
+    each_load = load / len(pictures)
+    alone = min(cpus / each_load, max(1, gpus) / model) if device == "cuda" else cpus / (each_load + model)
+    rate = EFFICIENCY * alone
+    duration = frozen.rows / rate + START_AND_END_SECONDS
+    unread, mean_size = len(rows) - len(pictures), sum(sizes) / len(sizes)
+    return Forecast(len(rows), unread, reason, mean_size, each_load, model, rate, duration, nodes, cpus)
+
+
+def _sample(frozen: FrozenManifest, parts: Path) -> list[dict[str, str]]:
+    """Some rows of shards all over the manifest, without those that cannot be read at all."""
+    step = max(1, len(frozen.shards) // SAMPLE)
+    shards = frozen.shards[::step][:SAMPLE]
+    each = -(-SAMPLE // len(shards))
+    rows: list[dict[str, str]] = []
+    for shard in shards:
+        table = read_shard(parts / shard.part, shard.row_group).select(["uri", "version_id", "problem_code"])
+        rows += [row for row in table.to_pylist() if row["problem_code"] is None][:each]
+    return rows[:SAMPLE]
+
+
+def _model_seconds(bundle: Bundle, device: str, precision: Precision, pixels: np.ndarray) -> float:
+    """Seconds an image of router, backbone and one autoencoder, in one thread of a CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        extractor = bundle.extractor(device, precision)
+        scorer = bundle.scorer(bundle.categories[0], device, precision)
+        seconds = 0.0
+        for attempt in range(2):  # the first one warms up
+            start = time.perf_counter()
+            for _, routed in extractor.micro_batches(pixels):
+                scorer(routed.layer2, routed.layer3)
+            seconds = (time.perf_counter() - start) / len(pixels)
+            if attempt == 0 and seconds * len(pixels) > 10:
+                break
+        return seconds
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cluster(device: str) -> tuple[int, int, int]:
+    """Nodes, CPUs and GPUs that the run would have: of the cluster that RAY_ADDRESS names, or of this machine."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return 1, os.cpu_count() or 1, torch.cuda.device_count() if device == "cuda" else 0
+    with ray_session():
+        resources = ray.cluster_resources()
+        nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0)
+        return nodes, int(resources.get("CPU", 1)), int(resources.get("GPU", 0))

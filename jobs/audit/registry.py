@@ -1,0 +1,120 @@
+"""Which scorer actor owns a category, and what the stages have spent. Needs no torch: it starts with the driver."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from jobs.audit.figures import Spent
+
+if TYPE_CHECKING:
+    from anomaly_core.device import Precision
+    from anomaly_core.scoring import ScoreName
+
+# A scorer that dies is started again and its calls repeated: they have no effect but their answer.
+RESTARTS = 3
+
+
+@dataclass(frozen=True)
+class ScorerSettings:
+    """How the scorer actors run.
+
+    processes: how many actors the categories are packed into, at most. cpus, gpus: what each holds of the cluster's.
+    """
+
+    score: ScoreName
+    device: str
+    precision: Precision
+    processes: int
+    threads: int
+    cpus: float
+    gpus: float
+
+
+class Registry:
+    """Says which actors own a category, and creates actors when they are needed.
+
+    It belongs to the driver: actors that the extractor created would die with the extractor, detached ones would
+    outlive the job. It also counts attempts at shards and what the stages spend.
+    """
+
+    def __init__(self, settings: ScorerSettings, bundle: list[Any], cae_files: dict[str, Any]):
+        """bundle: reference of the bundle without autoencoders, in a list. cae_files: references by category.
+
+        References come in containers, because Ray would fetch bare ones.
+        """
+        self.settings, self.bundle_reference, self.cae_files = settings, bundle, cae_files
+        self.actors: list[Any] = []
+        self.owners: dict[str, list[int]] = {}
+        self.attempts: Counter[int] = Counter()
+        self.spent_by_stage: dict[str, Spent] = {}
+        self.lock = threading.Lock()
+
+    def bundle(self) -> list[Any]:
+        """Reference of the bundle without its autoencoders."""
+        return self.bundle_reference
+
+    def file(self, category: str) -> list[Any]:
+        """Reference of the bytes of a category's autoencoder."""
+        return [self.cae_files[category]]
+
+    def owner(self, category: str) -> list[Any]:
+        """The handles of the actors that own a category: one, unless it was widened."""
+        with self.lock:
+            if category not in self.owners:
+                self.owners[category] = [self._next()]
+            return [self.actors[index] for index in self.owners[category]]
+
+    def widen(self, category: str) -> bool:
+        """Give a category whose actors are behind one more of them; False if all actors own it already."""
+        with self.lock:
+            owners = self.owners[category]
+            if len(self.actors) == len(owners) == self.settings.processes:
+                return False
+            others = [i for i in range(len(self.actors)) if i not in owners]
+            create = len(self.actors) < self.settings.processes
+            owners.append(self._create() if create else min(others, key=self._load))
+            return True
+
+    def begin(self, shard: int) -> int:
+        """Count an attempt at a shard; returns its number, from 1."""
+        with self.lock:
+            self.attempts[shard] += 1
+            return self.attempts[shard]
+
+    def spent(self, stage: str, spent: Spent) -> None:
+        """Add to what a stage has spent."""
+        with self.lock:
+            known = self.spent_by_stage.get(stage)
+            self.spent_by_stage[stage] = spent if known is None else known + spent
+
+    def figures(self) -> dict[str, Any]:
+        """What was counted: by stage, shards that were tried again, owners of the categories."""
+        with self.lock:
+            again = {shard: count for shard, count in self.attempts.items() if count > 1}
+            return {"spent": dict(self.spent_by_stage), "tried_again": again, "owners": dict(self.owners)}
+
+    def _next(self) -> int:
+        """The actor of a new category: a new one while there may be more, else the one with the fewest categories."""
+        if len(self.actors) < self.settings.processes:
+            return self._create()
+        return min(range(len(self.actors)), key=self._load)
+
+    def _load(self, index: int) -> int:
+        return sum(index in owners for owners in self.owners.values())
+
+    def _create(self) -> int:
+        from jobs.audit.score import Scorer
+
+        actor = ray.remote(Scorer).options(
+            num_cpus=self.settings.cpus,
+            num_gpus=self.settings.gpus,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+        )
+        self.actors.append(actor.remote(self.settings))
+        return len(self.actors) - 1

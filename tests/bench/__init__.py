@@ -1,0 +1,1 @@
+"""Benchmarks: programs that print figures. They assert nothing about time."""

@@ -1,0 +1,238 @@
+"""``make bench``: every figure in one run on one machine, as a table and as JSON. Nothing here asserts a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from anomaly_core.device import resolve_precision
+from jobs.storage import scratch
+from tests.bench.accuracy import accuracy
+from tests.bench.archive import source, write_archive, write_bundle
+from tests.bench.job import audit, further_images
+from tests.bench.roofs import stage_rates, together
+from tests.bench.scale import long_manifest
+from tests.bench.startup import start_up
+from tests.conftest import shared_root
+
+SECTIONS = ("throughput", "jpeg", "s3", "grouping", "startup", "memory", "scale", "accuracy")
+console = Console(width=120)
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help=f"Section to run; repeat: {', '.join(SECTIONS)}.")] = None,
+    images: Annotated[int, typer.Option(help="Further images that throughput is measured over.")] = 2000,
+    repeats: Annotated[int, typer.Option(help="How often each measurement is made.")] = 3,
+    seconds: Annotated[float, typer.Option(help="How long each roof is measured.")] = 8.0,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto.")] = "auto",
+    bundle: Annotated[Path | None, typer.Option(help="A trained bundle, for the section accuracy.")] = None,
+    output: Annotated[Path, typer.Option(help="Where bench.json goes.")] = Path("bench-output"),
+) -> None:
+    """Run the benchmarks."""
+    chosen = resolve_precision(precision, "cpu")
+    output.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"machine": _machine(), "precision": chosen}
+    with scratch() as work:
+        for section in only or SECTIONS:
+            console.rule(section)
+            report[section] = _SECTIONS[section](work, images, repeats, seconds, chosen, bundle)
+            (output / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"figures in {output / 'bench.json'}")
+
+
+def _throughput(
+    work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None, format: str = "png"
+) -> dict[str, Any]:
+    pictures = source(format)
+    folder = work / format
+    few = max(128, images // 4)
+    manifest = write_archive(folder / "archive", pictures, few + images, format)
+    write_bundle(folder / "bundle", pictures.images, precision)
+    roofs, jobs, ways = [], [], {"dataloader": [], "reference": []}
+    for _repeat in range(repeats):
+        roofs.append(stage_rates(folder / "bundle", manifest, precision, folder / "roof", seconds))
+        jobs.append(further_images(folder / "bundle", manifest, folder / "out", few, few + images, 1, ())[0])
+        ways["dataloader"].append(_way("dataloader", folder, manifest, images))
+        ways["reference"].append(_way("reference", folder, manifest, min(images, 200)))
+    rates = {stage: median(one[stage] for one in roofs) for stage in roofs[0]}
+    job = median(one["images_per_second"] for one in jobs)
+    loop, plain = (median(one["images"] / one["seconds"] for one in ways[way]) for way in ("dataloader", "reference"))
+    models = 1 / sum(1 / rates[stage] for stage in ("route", "features", "score"))
+    plain_models = median(one["images"] / one["model_seconds"] for one in ways["reference"])
+    ratios = [one["images_per_second"] / together(roof) for one, roof in zip(jobs, roofs, strict=True)]
+    found = {
+        "images": pictures.origin,
+        "roofs": rates,
+        "roof": together(rates),
+        "job": job,
+        "job_of_roof": median(ratios),
+        "job_of_roof_by_repeat": [round(ratio, 3) for ratio in ratios],
+        "dataloader_loop": loop,
+        "job_to_dataloader": job / loop,
+        "reference_way": plain,
+        "job_to_reference": job / plain,
+        "models_alone": models,
+        "models_to_reference": models / plain_models,
+        "job_detail": jobs,
+    }
+    table = Table(title=f"{pictures.origin}, {precision}", title_justify="left")
+    table.add_column("what")
+    table.add_column("images/s", justify="right")
+    for stage, rate in rates.items():
+        table.add_row(f"roof: {stage} alone", f"{rate:.1f}")
+    for name, rate in (
+        ("roof: all stages together", found["roof"]),
+        ("job, steady", job),
+        ("job, with start and end", median(one["with_start_and_end"] for one in jobs)),
+        ("plain DataLoader loop, steady", loop),
+        ("the reference's way, steady", plain),
+    ):
+        table.add_row(name, f"{rate:.1f}")  # type: ignore[str-bytes-safe]
+    console.print(table)
+    console.print(
+        f"job / roof {found['job_of_roof']:.3f} {found['job_of_roof_by_repeat']}; job / DataLoader "
+        f"{found['job_to_dataloader']:.2f}; job / reference {found['job_to_reference']:.2f}; models alone / reference "
+        f"{found['models_to_reference']:.2f}; limiting: {jobs[-1]['limiting']['limiting']} "
+        f"({jobs[-1]['limiting']['why']})"
+    )
+    return found
+
+
+def _jpeg(work: Path, images: int, repeats: int, seconds: float, precision: Any, bundle: Path | None) -> dict[str, Any]:
+    return _throughput(work, images, repeats, seconds, precision, bundle, "jpeg")
+
+
+def _way(way: str, folder: Path, manifest: Path, count: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.baselines", way, str(folder / "bundle"), str(manifest)]
+    run = subprocess.run([*command, str(folder / way), str(count)], capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+def _s3(work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None) -> dict[str, Any]:
+    from tests.bench.object_store import on_loopback
+
+    return on_loopback(work, images, repeats, precision, console)
+
+
+def _grouping(work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None) -> dict[str, Any]:
+    pictures = source("png")
+    few = max(128, images // 4)
+    manifest = write_archive(work / "png" / "archive", pictures, few + images, "png")
+    write_bundle(work / "png" / "bundle", pictures.images, precision)
+    actors, own = further_images(
+        work / "png" / "bundle", manifest, work / "out", few, few + images, repeats, (), ("--scoring", "extractor")
+    )
+    ratios = [a / b for a, b in zip(actors["all"], own["all"], strict=True)]
+    console.print(
+        f"category actors {actors['images_per_second']:.1f} images/s, scoring in the extracting actors "
+        f"{own['images_per_second']:.1f}: {median(ratios):.3f} {[round(r, 3) for r in ratios]}"
+    )
+    return {"actors": actors, "extractor": own, "actors_to_extractor": median(ratios)}
+
+
+def _startup(work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None) -> dict[str, Any]:
+    pictures = source("png")
+    manifest = write_archive(work / "start", pictures, 300, "png")
+    write_bundle(work / "start-bundle", pictures.images, precision)
+    found = start_up(work / "start-bundle", manifest, work / "out", repeats)
+    console.print(
+        f"from command to first scored row: {found['audit']:.1f} s; first row of an empty pipeline: "
+        f"{found['empty_pipeline']:.1f} s"
+    )
+    return found
+
+
+def _memory(work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None) -> dict[str, Any]:
+    """Small images, so that 10,000 take minutes: what is held between the stages is 224 x 224 in any case."""
+    from tests.bench.archive import Source
+
+    pictures = source("png")
+    small = Source(tuple((category, _shrunk(data)) for category, data in pictures.images), pictures.origin)
+    manifest = write_archive(work / "small" / "archive", small, 10_000, "png")
+    write_bundle(work / "small" / "bundle", small.images, precision)
+    found = {}
+    for count in (1_000, 10_000):
+        ran = audit(work / "small" / "bundle", manifest, work / "out", count, "--heatmaps", "none")
+        found[str(count)] = {"private": ran.private, "object_store": ran.shared, "by_kind": ran.private_by_kind}
+        console.print(
+            f"{count:,} images: private {ran.private / 2**20:,.0f} MiB, object store {ran.shared / 2**20:,.0f} MiB, "
+            f"{ {kind: round(size / 2**20) for kind, size in ran.private_by_kind.items()} }"
+        )
+    return found
+
+
+def _shrunk(data: bytes) -> bytes:
+    from io import BytesIO
+
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.open(BytesIO(data)).convert("RGB").resize((224, 224)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _scale(work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None) -> dict[str, Any]:
+    found = {}
+    for rows in (100_000, 1_000_000):
+        one = found[str(rows)] = long_manifest(work / f"rows-{rows}", rows)
+        console.print(
+            f"{rows:,} rows: freeze {one['freeze_seconds']} s, plan {one['plan_seconds']} s, commit "
+            f"{one['commit_seconds']} s, peak memory {one['memory_peak'] / 2**20:,.0f} MiB "
+            f"({one['memory_freeze'] / 2**20:,.0f} after freezing, {one['memory_before'] / 2**20:,.0f} before)"
+        )
+    return found
+
+
+def _accuracy(
+    work: Path, images: int, repeats: int, seconds: float, precision: Any, bundle: Path | None
+) -> dict[str, Any]:
+    root = shared_root()
+    if root is None or bundle is None:
+        console.print("skipped: it needs the real images (LINE_AUDIT_SHARED) and a bundle trained on them (--bundle)")
+        return {"skipped": True}
+    found = accuracy(bundle, root / "data" / "mvtec224")
+    for category, one in found["categories"].items():
+        console.print(category, one)
+    console.print(
+        f"{found['decisions_that_differ']} of {found['images']} decisions differ between bfloat16 and plain float32, "
+        f"at |score / T - 1| of {found['their_distance_from_the_threshold']}"
+    )
+    return found
+
+
+_SECTIONS = {
+    "throughput": _throughput,
+    "jpeg": _jpeg,
+    "s3": _s3,
+    "grouping": _grouping,
+    "startup": _startup,
+    "memory": _memory,
+    "scale": _scale,
+    "accuracy": _accuracy,
+}
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cpus": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": str(torch.__version__),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

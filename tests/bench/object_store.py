@@ -1,0 +1,43 @@
+"""The job from S3 to S3, on a stand-in server that burns the same cores: a figure of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from jobs.demo.server import s3_server
+from jobs.storage import upload, write_bytes
+from tests.bench.archive import source, write_bundle
+from tests.bench.job import further_images
+
+# The server holds them in memory, and answers some dozens of requests a second.
+MOST = 800
+
+
+def on_loopback(work: Path, images: int, repeats: int, precision: Any, console: Console) -> dict[str, Any]:
+    """Images/s of the job from the server to the server."""
+    pictures = source("png")
+    images = min(images, MOST)
+    few = max(128, images // 4)
+    write_bundle(work / "bundle", pictures.images, precision)
+    with s3_server("archive", "results"):
+        uris, categories = [], []
+        for index in range(few + images):
+            category, data = pictures.images[index % len(pictures.images)]
+            uris.append(f"s3://archive/{index:06d}.png")
+            categories.append(category)
+            write_bytes(uris[-1], data)
+        pq.write_table(pa.table({"uri": uris, "declared_category": categories}), work / "manifest.parquet")
+        upload(work / "manifest.parquet", "s3://archive/manifest.parquet")
+        found = further_images(
+            work / "bundle", "s3://archive/manifest.parquet", "s3://results", few, few + images, repeats, ()
+        )[0]
+    console.print(
+        f"S3 on loopback: {found['images_per_second']:.1f} images/s {found['all']}, "
+        f"limiting: {found['limiting']['limiting']} ({found['limiting']['why']})"
+    )
+    return found

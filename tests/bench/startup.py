@@ -1,0 +1,63 @@
+"""From the command to the first row: the job against an empty pipeline of three stages with torch in its workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tests.bench.job import audit
+
+
+def start_up(bundle: Path, manifest: Path, output: Path, repeats: int) -> dict[str, Any]:
+    """Seconds of both, in turns; medians."""
+    ours, empty = [], []
+    for _ in range(repeats):
+        ours.append(audit(bundle, manifest, output, 300).timings["seconds_to_first_score"])
+        run = subprocess.run([sys.executable, "-m", "tests.bench.startup"], capture_output=True, text=True, check=True)
+        empty.append(json.loads(run.stdout.splitlines()[-1]))
+    return {"audit": median(ours), "empty_pipeline": median(empty), "all": {"audit": ours, "empty_pipeline": empty}}
+
+
+def _with_torch(table: Any) -> Any:
+    import torch
+
+    torch.zeros(1)
+    return table
+
+
+class _Model:
+    def __init__(self) -> None:
+        import torch
+
+        self.nothing = torch.zeros(1)
+
+    def __call__(self, table: Any) -> Any:
+        return table
+
+
+def main() -> None:
+    """Run the empty pipeline and print the seconds from the start of this process to its first row."""
+    import psutil
+    import ray
+
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    dataset = (
+        ray.data.range(16, override_num_blocks=16)
+        .map_batches(_with_torch, batch_size=None, num_cpus=0.5)
+        .map_batches(_Model, batch_size=None, num_cpus=0.4, compute=ray.data.ActorPoolStrategy(size=os.cpu_count()))
+        .map_batches(_with_torch, batch_size=None, num_cpus=0.2)
+    )
+    next(iter(dataset.iter_batches(batch_size=None)))
+    print(json.dumps(round(time.time() - psutil.Process().create_time(), 2)))
+
+
+if __name__ == "__main__":
+    main()
