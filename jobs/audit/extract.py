@@ -20,14 +20,15 @@ from anomaly_core.preprocess import SIZE
 from jobs.audit.figures import Meter, Spent
 from jobs.audit.layers import pack
 from jobs.audit.registry import ScorerSettings
-from jobs.audit.scheduling import take_long_turns
 from jobs.audit.score import Packed, Scorer
+from jobs.audit.turns import turn
 
 # Images of one category that go to their scorer in one call, and calls that may be unanswered: enough to keep scorers
 # busy, few enough to bound memory (1.2 MB an image in bfloat16).
 CALL_IMAGES, IN_FLIGHT = 8, 4
 # An extractor that spends this much of a shard on waiting for one category asks for another actor for it.
 BEHIND = 0.2
+ASK_AGAIN_SECONDS = 20.0
 
 DECIDED = (
     pa.field("category", pa.string()),
@@ -67,13 +68,22 @@ class Extract:
 
     def __init__(self, settings: ExtractSettings, registry: Any):
         self.settings, self.registry = settings, registry
-        take_long_turns()
         torch.set_num_threads(settings.threads)
         bundle: Bundle = ray.get(ray.get(registry.bundle.remote())[0])
         self.categories, self.thresholds = bundle.categories, bundle.thresholds
         self.extractor = bundle.extractor(settings.device, settings.precision, settings.micro_batch)
         self.own = Scorer(settings.own_scorer) if settings.own_scorer else None
         self.files: dict[str, list[Any]] = {}
+        self.known: dict[str, deque[Any]] = {}
+        self.known_since = time.monotonic()
+
+    def owners(self, category: str) -> deque[Any]:
+        """The actors that own a category; asked for again from time to time, because there may be more of them."""
+        if time.monotonic() - self.known_since > ASK_AGAIN_SECONDS:
+            self.known, self.known_since = {}, time.monotonic()
+        if category not in self.known:
+            self.known[category] = deque(ray.get(self.registry.owner.remote(category)))
+        return self.known[category]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One shard in, the same shard out, row for row."""
@@ -100,7 +110,6 @@ class _Shard:
         self.sizes = [table[name].to_pylist() for name in ("width", "height")]
         self.collected: dict[str, list[tuple[int, Packed]]] = {}
         self.calls: deque[_Call] = deque()
-        self.owners: dict[str, deque[Any]] = {}
         self.waited: defaultdict[str, float] = defaultdict(float)
         self.scoring: Spent | None = None
         self.failed: dict[int, str] = {}
@@ -125,7 +134,8 @@ class _Shard:
 
     def _route(self, batch: list[int], pixels: pa.Array) -> None:
         images = np.stack([np.frombuffer(pixels[i].as_buffer(), np.uint8).reshape(SIZE, SIZE, 3) for i in batch])
-        routed = self.stage.extractor(images)
+        with turn():
+            routed = self.stage.extractor(images)
         layer2, layer3 = pack(routed.layer2), pack(routed.layer3)
         for position, i in enumerate(batch):
             category = self._category(i, int(routed.category[position]), float(routed.confidence[position]))
@@ -159,10 +169,9 @@ class _Shard:
         if self.stage.own is not None:
             answer: Any = self.stage.own.score(category, file, list(images))
         else:
-            if category not in self.owners:
-                self.owners[category] = deque(ray.get(self.stage.registry.owner.remote(category)))
-            self.owners[category].rotate()  # in turn, where there are several
-            answer = self.owners[category][0].score.remote(category, file, list(images))
+            owners = self.stage.owners(category)
+            owners.rotate()  # in turn, where there are several
+            answer = owners[0].score.remote(category, file, list(images))
         self.calls.append(_Call(category, list(members), answer))
         if len(self.calls) > IN_FLIGHT:
             self._settle(self.calls.popleft())

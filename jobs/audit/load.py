@@ -22,7 +22,7 @@ from jobs.access import AllowList
 from jobs.audit.child import DecodingChild
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import Meter
-from jobs.audit.scheduling import take_long_turns
+from jobs.audit.turns import turn
 from jobs.storage import StorageAccessError, filesystem, join, path_of
 from manifests.freeze import read_shard
 
@@ -69,7 +69,6 @@ class Load:
     def __call__(self, descriptor: pa.Table) -> pa.Table:
         """One descriptor row in, one table of the shard out. Raises StorageAccessError if storage refuses us."""
         (shard,) = descriptor.to_pylist()
-        take_long_turns()
         meter = Meter()
         attempt = ray.get(self.registry.begin.remote(shard["shard"]))
         with filesystem(self.settings.manifest_uri).open(
@@ -119,7 +118,6 @@ class Load:
 
     def _decode_in_time(self, fetched: Any) -> dict[str, Any]:
         result = fetched.result()
-        self.decoding_since = time.monotonic()
         try:
             return self._decode(result, None)
         finally:
@@ -163,7 +161,12 @@ class Load:
         if data is None:
             return result
         try:
-            image = child.decode(data, self.settings.decode_timeout) if child is not None else self._decoder()(data)
+            if child is not None:
+                image = child.decode(data, self.settings.decode_timeout)
+            else:
+                with turn():
+                    self.decoding_since = time.monotonic()
+                    image = self._decoder()(data)
         except ImageError as error:
             _fail(result, "decode", error.code, error.message)
         else:

@@ -54,6 +54,12 @@ class Registry:
         self.spent_by_stage: dict[str, Spent] = {}
         self.lock = threading.Lock()
 
+    def start_first(self) -> None:
+        """Create the first actor before a category comes: while the extractors load their models, not after."""
+        with self.lock:
+            if not self.actors:
+                self._create()
+
     def bundle(self) -> list[Any]:
         """Reference of the bundle without its autoencoders."""
         return self.bundle_reference
@@ -99,10 +105,11 @@ class Registry:
             return {"spent": dict(self.spent_by_stage), "tried_again": again, "owners": dict(self.owners)}
 
     def _next(self) -> int:
-        """The actor of a new category: a new one while there may be more, else the one with the fewest categories."""
-        if len(self.actors) < self.settings.processes:
-            return self._create()
-        return min(range(len(self.actors)), key=self._load)
+        """The actor of a new category: an idle one, else a new one while there may be more, else the least laden."""
+        least = min(range(len(self.actors)), key=self._load, default=None)
+        if least is not None and (self._load(least) == 0 or len(self.actors) >= self.settings.processes):
+            return least
+        return self._create()
 
     def _load(self, index: int) -> int:
         return sum(index in owners for owners in self.owners.values())

@@ -160,6 +160,8 @@ def _score(
     with ray_session(config.object_store_memory):
         resources = divide(device, config.scorers)
         registry = _registry(bundle, _scorer_settings(bundle, precision, device, resources))
+        if config.scoring == "actors":
+            registry.start_first.remote()
         receipts = _receipts(config, plan, bundle, precision, device, registry, resources)
         for rows, counts in receipts:
             watcher.shard_done(rows, counts)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import ray
 
 from jobs.audit.registry import ScorerSettings
-from jobs.audit.scheduling import take_long_turns
+from jobs.audit.turns import turn
 
 if TYPE_CHECKING:
     from anomaly_core.scoring import CategoryScorer, Scored
@@ -28,7 +28,6 @@ class Scorer:
         import torch
 
         self.settings = settings
-        take_long_turns()
         torch.set_num_threads(settings.threads)
         self.scorers: dict[str, CategoryScorer] = {}
 
@@ -47,5 +46,6 @@ class Scorer:
                 ray.get(file[0]), category, settings.score, settings.device, settings.precision
             )
         layer2, layer3 = ([unpack(image[i], settings.precision) for image in images] for i in (0, 1))
-        scored = self.scorers[category](layer2, layer3)
+        with turn():
+            scored = self.scorers[category](layer2, layer3)
         return scored, time.monotonic() - wall, time.process_time() - cpu

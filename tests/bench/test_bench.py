@@ -1,0 +1,78 @@
+"""The benchmarks measure what they say: the ways that are compared give the same scores."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from anomaly_core.bundle import Bundle
+from anomaly_core.preprocess import decode
+from tests.bench import archive
+from tests.bench.archive import ANOMALOUS, CATEGORIES, Source, write_archive, write_bundle
+from tests.bench.baselines import dataloader, reference
+from tests.bench.roofs import STAGES, _step, together
+from tests.bench.scale import long_manifest
+from tests.bundles import random_pixels
+
+
+def small() -> Source:
+    images = []
+    for category, pixels in zip(CATEGORIES, random_pixels(len(CATEGORIES), seed=5), strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        images.append((category, buffer.getvalue()))
+    return Source(tuple(images), "small ones")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Bundle]:
+    """Bundle folder, manifest, and the bundle; random weights, whatever lies beside the project."""
+    work = tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "shared_root", lambda: None)
+        bundle = write_bundle(work / "bundle", small().images, "float32")
+    return work / "bundle", write_archive(work / "archive", small(), 20, "png"), bundle
+
+
+def test_the_baselines_score_as_the_job_does(made: tuple[Path, Path, Bundle], tmp_path: Path) -> None:
+    _, manifest, bundle = made
+    rows = pq.read_table(manifest).slice(0, 6).to_pylist()
+    extractor, want = bundle.extractor("cpu", "float32"), []
+    for row in rows:
+        routed = extractor(decode(Path(row["uri"]).read_bytes()).pixels[None])
+        scored = bundle.scorer(row["declared_category"], "cpu", "float32")(routed.layer2, routed.layer3)
+        want.append(float(scored.score[0]))
+    for name, way in (("dataloader", dataloader), ("reference", reference)):
+        (tmp_path / name).mkdir()
+        way(bundle, rows, tmp_path / name)
+        found = pq.read_table(tmp_path / name / "results.parquet").to_pylist()
+        assert [row["uri"] for row in found] == [row["uri"] for row in rows]
+        np.testing.assert_allclose([row["score"] for row in found], want, rtol=1e-4)
+        anomalous = [row["uri"] for row in rows if row["declared_category"] in ANOMALOUS]
+        assert [row["uri"] for row in found if row["anomalous"]] == anomalous
+        assert len(list((tmp_path / name).glob("*_overlay.png"))) == len(anomalous) > 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_roof_takes_images_through_its_stage(made: tuple[Path, Path, Bundle], tmp_path: Path, stage: str) -> None:
+    folder, manifest, _ = made
+    step = _step(stage, folder, manifest, "float32", tmp_path / "work")
+    assert step() >= 1 and step() >= 1
+    written = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {"write": {".parquet"}, "render": {".png"}}.get(stage, set())
+
+
+def test_the_roof_of_all_stages_is_what_an_image_costs_in_each() -> None:
+    assert together({"a": 10.0, "b": 10.0, "c": 5.0}) == pytest.approx(2.5)
+
+
+def test_a_long_manifest_is_frozen_and_committed(tmp_path: Path) -> None:
+    found = long_manifest(tmp_path / "work", 3000)
+    assert found["rows"] == 3000 and found["memory_peak"] >= found["memory_before"] > 0
+    published = pq.read_table(tmp_path / "work" / "out" / "results" / "run_date=2026-01-01" / "audit.parquet")
+    assert len(published) == 3000

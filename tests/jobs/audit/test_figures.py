@@ -1,0 +1,79 @@
+"""What limits a run is told from what its stages spent."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from jobs.audit.figures import Machine, Meter, Spent, analyse, by_stage, cost, timings
+
+CPUS = Machine(nodes=1, cpus=2, gpus=0, extractors=2, device="cpu")
+GPU = Machine(nodes=1, cpus=16, gpus=1, extractors=1, device="cuda")
+
+
+def spent(wall: float, cpu: float, waited: float = 0.0, begin: float = 1000.0, end: float = 1100.0) -> Spent:
+    return Spent(wall, cpu, waited, 500, begin, end)
+
+
+@pytest.mark.parametrize(
+    ("machine", "stages", "limiting", "why"),
+    [
+        # 190 of 200 CPU seconds are used, most of them for decoding.
+        (CPUS, {"load": spent(120, 100), "extract": spent(90, 60), "score": spent(40, 30)}, "load", "95 % of all CPUs"),
+        (CPUS, {"load": spent(60, 40), "extract": spent(190, 130), "score": spent(40, 20)}, "extract", "95 % of all"),
+        # The one extracting actor of a GPU box waits 60 of 100 seconds.
+        (GPU, {"load": spent(400, 300), "extract": spent(95, 20, 60), "score": spent(80, 70)}, "score", "waited 60 %"),
+        (GPU, {"load": spent(400, 300), "extract": spent(95, 20), "score": spent(20, 10)}, "extract", "busy 95 %"),
+        (GPU, {"load": spent(900, 90), "extract": spent(30, 10), "score": spent(10, 5)}, "load", "busy 30 %"),
+    ],
+)  # fmt: skip
+def test_the_limiting_stage(machine: Machine, stages: dict[str, Spent], limiting: str, why: str) -> None:
+    found = analyse(stages, machine)
+    assert found is not None
+    assert found.limiting == limiting and why in found.why and found.next
+
+
+def test_a_run_that_extracted_nothing_has_no_limiting_stage() -> None:
+    assert analyse({"load": spent(1, 1)}, CPUS) is None
+    assert analyse({}, CPUS) is None
+
+
+def test_calls_add_up_to_a_stage() -> None:
+    both = Spent(1, 2, 3, 4, 10, 20) + Spent(10, 20, 30, 40, 5, 15)
+    assert both == Spent(11, 22, 33, 44, 5, 20)
+    assert by_stage({"extract": both})["extract"] == {
+        "seconds": -22,
+        "cpu_seconds": 22,
+        "waited_seconds": 33,
+        "images": 44,
+        "cpu_ms_per_image": 500.0,
+    }
+
+
+def test_a_meter_tells_wall_time_from_cpu_time() -> None:
+    meter = Meter()
+    time.sleep(0.2)
+    idle = meter.read(3)
+    assert idle.rows == 3 and idle.wall >= 0.2 and idle.cpu < 0.15 and idle.end - idle.begin >= 0.19
+
+
+def test_timings_and_cost() -> None:
+    figures = {
+        "spent": {"load": spent(10, 9), "extract": spent(50, 40, 5, 1010, 1060), "write": spent(2, 1, 0, 1030, 1061)},
+        "tried_again": {7: 2},
+        "machine": CPUS,
+    }
+    told = timings(0.0, 80.0, 90.0, 500, figures, 3.6)
+    assert told["images_per_second"] == 6.25  # 500 in 80 s
+    assert told["images_per_second_steady"] == pytest.approx(500 / (1100 - 1010), abs=0.01)
+    assert told["node_seconds"] == 90.0 and told["shards_tried_again"] == {"7": 2}
+    assert told["cost"] == {"price_per_node_hour": 3.6, "total": 0.09, "per_1000_images": 0.18}
+    assert told["limiting"]["limiting"] and told["stages"]["extract"]["waited_seconds"] == 5
+    assert "cost" not in timings(0.0, 80.0, 90.0, 500, figures, None)
+
+
+def test_a_start_that_scored_nothing_has_no_rates() -> None:
+    told = timings(0.0, 1.0, 2.0, 0, {}, 1.0)
+    assert told["images_per_second"] is None and "limiting" not in told and "cost" not in told
+    assert cost(10.0, 0, 1.0)["per_1000_images"] is None
