@@ -189,8 +189,8 @@ def _scale(work: Path, images: int, repeats: int, seconds: float, precision: Any
         one = found[str(rows)] = long_manifest(work / f"rows-{rows}", rows)
         console.print(
             f"{rows:,} rows: freeze {one['freeze_seconds']} s, plan {one['plan_seconds']} s, commit "
-            f"{one['commit_seconds']} s, peak memory {one['memory_peak'] / 2**20:,.0f} MiB "
-            f"({one['memory_freeze'] / 2**20:,.0f} after freezing, {one['memory_before'] / 2**20:,.0f} before)"
+            f"{one['commit_seconds']} s, peak memory {one['memory_freeze'] / 2**20:,.0f} MiB "
+            f"freezing, {one['memory_commit'] / 2**20:,.0f} committing, {one['memory_before'] / 2**20:,.0f} before"
         )
     return found
 

@@ -73,6 +73,6 @@ def test_the_roof_of_all_stages_is_what_an_image_costs_in_each() -> None:
 
 def test_a_long_manifest_is_frozen_and_committed(tmp_path: Path) -> None:
     found = long_manifest(tmp_path / "work", 3000)
-    assert found["rows"] == 3000 and found["memory_peak"] >= found["memory_before"] > 0
+    assert found["rows"] == 3000 and found["memory_commit"] >= found["memory_before"] > 0
     published = pq.read_table(tmp_path / "work" / "out" / "results" / "run_date=2026-01-01" / "audit.parquet")
     assert len(published) == 3000
