@@ -113,7 +113,7 @@ def test_a_plain_file_is_not_loaded_by_pillow() -> None:
             assert decode(data).pixels.shape == (224, 224, 3), name
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(
     name=st.sampled_from(sorted(PLAIN)),
     how=st.sampled_from(["cut", "changed", "deleted", "inserted"]),

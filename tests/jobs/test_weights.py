@@ -13,7 +13,7 @@ import torch
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, WeightsEnum, resnet18, resnet50
 
 from anomaly_core.bundle import save_pth
-from anomaly_core.features import Backbone
+from anomaly_core.resnet import RESNET50_TO_LAYER3
 from jobs import weights as module
 from jobs.storage import StorageAccessError, join, write_bytes
 from jobs.weights import WeightsError, backbone_weights, random_seed, router_weights
@@ -61,7 +61,7 @@ def test_torchvision_names_of_the_backbone(
     got = backbone_weights(name, None)
     assert asked == [(f"ResNet50_Weights.{entry}", {"progress": False, "check_hash": True})]
     assert (got.form, got.source) == ("v1.5", f"torchvision ResNet-50 {entry}")
-    wanted = Backbone().state_dict()
+    wanted = RESNET50_TO_LAYER3.shapes()
     assert list(got.state) == list(wanted)
     assert all(torch.equal(got.state[k], states[ResNet50_Weights][k]) for k in wanted)
     assert not any(k.startswith(("layer4", "fc")) for k in got.state)
@@ -152,7 +152,7 @@ def test_a_file_of_backbone_weights(tmp_path: Path, states: dict[type[WeightsEnu
     got = backbone_weights(str(tmp_path / "r50.pth"), None)
     assert (got.form, got.source) == ("v1.5", "r50.pth")
     assert backbone_weights(str(tmp_path / "r50.pth"), "v1").form == "v1"
-    for key in Backbone().state_dict():
+    for key in RESNET50_TO_LAYER3.shapes():
         expected = half[key].float() if half[key].is_floating_point() else half[key]
         assert got.state[key].dtype == expected.dtype and torch.equal(got.state[key], expected)
 
