@@ -41,7 +41,7 @@ class FoldedCAE:
     def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]]):
         self.layers = layers
         (weight, self.first_bias), *self.hidden, (last, last_bias) = layers
-        self.first2 = weight[:, :LAYER2_CHANNELS].t().contiguous().t()
+        self.first2 = weight[:, :LAYER2_CHANNELS].t().contiguous()
         self.first3 = weight[:, LAYER2_CHANNELS:].contiguous()
         # The bias of the last convolution as the weight of a unit that is always 1: see ``errors``.
         weight, bias = self.hidden[-1]
@@ -51,11 +51,8 @@ class FoldedCAE:
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         """Feature map F (N, 1536, 28, 28) to its reconstruction R of the same shape."""
-        x = features.permute(0, 2, 3, 1)
         *hidden, last = self.layers
-        for weight, bias in hidden:
-            x = F.linear(x, weight, bias).relu_() if weight.shape[0] != LATENT else F.linear(x, weight, bias)
-        return F.linear(x, *last).permute(0, 3, 1, 2)
+        return F.linear(_through(features.permute(0, 2, 3, 1), hidden), *last).permute(0, 3, 1, 2)
 
     def errors(self, layer2: torch.Tensor, layer3: torch.Tensor) -> torch.Tensor:
         """layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14) to E = mean over channels of (F - R)^2, (N, 28, 28).
@@ -68,11 +65,7 @@ class FoldedCAE:
         rows2, rows3 = _rows(pooled2), _rows(enlarge(pooled3))
         part3 = F.linear(_rows(pooled3), self.first3, self.first_bias)
         part3 = enlarge(part3.view(len(layer3), *layer3.shape[2:], -1).permute(0, 3, 1, 2))
-        x = torch.addmm(_rows(part3), rows2, self.first2.t()).relu_()
-        for weight, bias in self.hidden:
-            x = F.linear(x, weight, bias)
-            if weight.shape[0] != LATENT:
-                x.relu_()
+        x = _through(torch.addmm(_rows(part3), rows2, self.first2).relu_(), self.hidden)
         squares = [
             torch.linalg.vector_norm(torch.addmm(rows, x, minus.t()), dim=1, dtype=torch.float32).square_()
             for rows, minus in ((rows2, self.minus2), (rows3, self.minus3))
@@ -84,17 +77,23 @@ def load_cae(state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: torc
     """The CAE for inference. Raises ValueError naming the keys if the state dict does not fit."""
     with torch.device("meta"):  # names and shapes only
         wanted = {k: tuple(v.shape) for k, v in CAE().state_dict().items() if not k.endswith("num_batches_tracked")}
-    check_state(state, wanted, "an autoencoder")
-    unknown = sorted(k for k in state if k not in wanted and not k.endswith("num_batches_tracked"))
-    if unknown:
-        raise ValueError(f"not an autoencoder: unknown entries such as {unknown[:3]}")
+    check_state(state, wanted, "an autoencoder", whole=True)
     layers = []
-    for part, indices in (("encoder", (0, 3, 6)), ("decoder", (0, 3, 6))):
-        for index in indices:
+    for part in ("encoder", "decoder"):
+        for index in (0, 3, 6):
             norm = f"{part}.{index + 1}" if index < 6 else None
             weight, bias = folded(state, f"{part}.{index}", norm)
             layers.append((weight[:, :, 0, 0].to(device, dtype).contiguous(), bias.to(device, dtype)))
     return FoldedCAE(layers)
+
+
+def _through(x: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """Rows through hidden layers: a ReLU after each but the latent one."""
+    for weight, bias in layers:
+        x = F.linear(x, weight, bias)
+        if weight.shape[0] != LATENT:
+            x.relu_()
+    return x
 
 
 def _rows(maps: torch.Tensor) -> torch.Tensor:

@@ -30,28 +30,28 @@ class Convolution:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        self.stride, self.padding = stride, weight.shape[-1] // 2
+        padding = weight.shape[-1] // 2
+        # padding, stride, dilation and groups, as oneDNN's calls take them
+        self.geometry = ([padding] * 2, [stride] * 2, [1, 1], 1)
         self.weight = weight.to(device, dtype).contiguous(memory_format=torch.channels_last)
         self.bias = bias.to(device, dtype)
         self.fused = device == "cpu" and fused_convolution_available()
         if self.fused:
-            two = [[self.padding] * 2, [self.stride] * 2, [1, 1]]
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *two, 1, None)
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, None)
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None, relu: bool = True) -> torch.Tensor:
         """x: (N, in, H, W), channels_last. residual: added before the ReLU, of the shape of the result."""
         if not self.fused:
             return self._plain(x, residual, relu)
-        shape = ([self.padding] * 2, [self.stride] * 2, [1, 1], 1)
-        after = "relu" if relu else None
+        fused = torch.ops.mkldnn._convolution_pointwise
         if residual is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *shape, after or "none", [], "")
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, residual, self.weight, self.bias, *shape, "add", 1.0, after, [], None
-        )
+            return fused(x, self.weight, self.bias, *self.geometry, "relu" if relu else "none", [], "")
+        after = "relu" if relu else None
+        return fused.binary(x, residual, self.weight, self.bias, *self.geometry, "add", 1.0, after, [], None)
 
     def _plain(self, x: torch.Tensor, residual: torch.Tensor | None, relu: bool) -> torch.Tensor:
-        y = F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
+        padding, stride, _, _ = self.geometry
+        y = F.conv2d(x, self.weight, self.bias, stride=stride, padding=padding)
         if residual is not None:
             y += residual
         return y.relu_() if relu else y

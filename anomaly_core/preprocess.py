@@ -211,10 +211,8 @@ def _rgb224(image: Image.Image) -> npt.NDArray[np.uint8]:
         image = _eight_bits(image)
     if image.mode == "F":
         raise ImageError("unsupported_format", "floating-point pixels have no defined 8-bit scale")
-    if image.mode not in (
-        "L",
-        "RGB",
-    ):  # resizing one grey channel and copying it gives the same three channels, for a third
+    # Grey stays one channel: resizing it and copying the result gives the same three channels, for a third.
+    if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
     small = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     return np.asarray(small if small.mode == "RGB" else small.convert("RGB"))

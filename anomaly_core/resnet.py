@@ -60,14 +60,22 @@ RESNET18 = Architecture((2, 2, 2, 2), bottleneck=False)
 RESNET50_TO_LAYER3 = Architecture((3, 4, 6), bottleneck=True)
 
 
-def check_state(state: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Raises ValueError naming the entries that are missing or have another shape. Counters of norms may be absent."""
+def check_state(
+    state: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], what: str, *, whole: bool = False
+) -> None:
+    """Raises ValueError naming the entries that are missing or have another shape; with whole, also unknown ones.
+
+    Counters of norms may be there or not.
+    """
     missing = sorted(name for name in shapes if name not in state)
     if missing:
         raise ValueError(f"not {what}: {len(missing)} entries missing, such as {missing[:3]}")
     differ = sorted(name for name, shape in shapes.items() if tuple(state[name].shape) != shape)
     if differ:
         raise ValueError(f"not {what}: other shapes at {differ[:3]}")
+    unknown = sorted(name for name in state if name not in shapes and not name.endswith("num_batches_tracked"))
+    if whole and unknown:
+        raise ValueError(f"not {what}: unknown entries such as {unknown[:3]}")
 
 
 class ResNet:

@@ -63,10 +63,7 @@ def load_router(state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: t
     """
     classes = number_of_classes(state)
     shapes = {**RESNET18.shapes(), "fc.weight": (classes, 512), "fc.bias": (classes,)}
-    check_state(state, shapes, "a fine-tuned ResNet-18")
-    unknown = sorted(k for k in state if k not in shapes and not k.endswith("num_batches_tracked"))
-    if unknown:
-        raise ValueError(f"not a fine-tuned ResNet-18: unknown entries such as {unknown[:3]}")
+    check_state(state, shapes, "a fine-tuned ResNet-18", whole=True)
     resnet = ResNet(RESNET18, state, "v1.5", device, dtype)
     return Router(resnet, state["fc.weight"].to(device, dtype), state["fc.bias"].to(device, dtype))
 

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -28,6 +29,11 @@ SYSTEM = {
     "task_events_report_interval_ms": 0,
     "event_stats": False,
 }
+
+
+def working_nodes() -> list[dict[str, Any]]:
+    """The nodes of the Ray that is initialised which are alive and have CPUs for work."""
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
 
 
 @contextmanager

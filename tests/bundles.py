@@ -46,10 +46,12 @@ def write_random_bundle(
     reference: bool = False,
     precision: Precision = "float32",
     backbone: tuple[Mapping[str, torch.Tensor], BackboneForm] | None = None,
+    source: str = "random",
 ) -> Path:
     """A bundle of random weights; with reference, the reference's files only.
 
-    threshold: one for all categories, or one for each. backbone: state and form, for another than a random one.
+    threshold: one for all categories, or one for each. backbone: state and form, for another than a random one, which
+    source names.
     A random CAE reconstructs little, so scores are the size of squared features: some above 1, some below.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ def write_random_bundle(
             created_by="tests",
             created_at="2026-01-01T00:00:00+00:00",
             categories=list(categories),
-            backbone=BackboneInfo(form=form, source="random", sha256=sha256(files[BACKBONE_FILE])),
+            backbone=BackboneInfo(form=form, source=source, sha256=sha256(files[BACKBONE_FILE])),
             router=RouterInfo(source="random"),
             precision=precision,
             recipe={"name": "random"},

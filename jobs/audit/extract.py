@@ -185,13 +185,16 @@ class _Shard:
                 spent = replace(spent, wall=spent.wall - self.scoring.wall, cpu=spent.cpu - self.scoring.cpu)
         self.stage.registry.spent.remote("extract", spent)
         for category, seconds in self.waited.items():
-            if seconds > BEHIND * spent.wall and self.stage.own is None:
+            if seconds > BEHIND * spent.wall:
                 self.stage.registry.widen.remote(category)
 
     def _settle(self, call: _Call) -> None:
-        start = time.monotonic()
-        scored, wall, cpu = call.answer if self.stage.own is not None else ray.get(call.answer)
-        self.waited[call.category] += 0.0 if self.stage.own is not None else time.monotonic() - start
+        answer = call.answer
+        if self.stage.own is None:
+            start = time.monotonic()
+            answer = ray.get(answer)
+            self.waited[call.category] += time.monotonic() - start
+        scored, wall, cpu = answer
         spent = Spent(wall, cpu, 0, len(call.members), time.time(), time.time())
         self.scoring = spent if self.scoring is None else self.scoring + spent
         for position, i in enumerate(call.members):

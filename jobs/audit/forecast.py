@@ -18,7 +18,7 @@ from jobs.access import AllowList
 from jobs.audit.config import AuditConfig
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import cost
-from jobs.cluster_session import ray_session
+from jobs.cluster_session import ray_session, working_nodes
 from manifests.freeze import FrozenManifest, read_shard
 
 SAMPLE = 24
@@ -100,15 +100,12 @@ def _model_seconds(bundle: Bundle, device: str, precision: Precision, pixels: np
     try:
         extractor = bundle.extractor(device, precision)
         scorer = bundle.scorer(bundle.categories[0], device, precision)
-        seconds = 0.0
-        for attempt in range(2):  # the first one warms up
-            start = time.perf_counter()
-            for _, routed in extractor.micro_batches(pixels):
-                scorer(routed.layer2, routed.layer3)
-            seconds = (time.perf_counter() - start) / len(pixels)
-            if attempt == 0 and seconds * len(pixels) > 10:
-                break
-        return seconds
+        first = extractor(pixels[: extractor.micro_batch])  # the first ones warm up
+        scorer(first.layer2, first.layer3)
+        start = time.perf_counter()
+        for _, routed in extractor.micro_batches(pixels):
+            scorer(routed.layer2, routed.layer3)
+        return (time.perf_counter() - start) / len(pixels)
     finally:
         torch.set_num_threads(before)
 
@@ -119,5 +116,4 @@ def _cluster(device: str) -> tuple[int, int, int]:
         return 1, os.cpu_count() or 1, torch.cuda.device_count() if device == "cuda" else 0
     with ray_session():
         resources = ray.cluster_resources()
-        nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0)
-        return nodes, int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        return len(working_nodes()), int(resources.get("CPU", 1)), int(resources.get("GPU", 0))

@@ -114,10 +114,10 @@ def dry_run(config: AuditConfig) -> Preview:
     folder = choose_folder(config, bundle)
     with scratch() as local:
         frozen = freeze_manifest(config, local)
+        record = read_record(folder)
+        if record is not None:
+            check_same(config, record, parts_of(config, bundle, precision, frozen), finished=exists(folder.success))
         expected = forecast(config, bundle, device, precision, frozen, local / "frozen")
-    record = read_record(folder)
-    if record is not None:
-        check_same(config, record, parts_of(config, bundle, precision, frozen), finished=exists(folder.success))
     return Preview(frozen, bundle, device, precision, folder, expected)
 
 
@@ -159,10 +159,11 @@ def _score(
         return {}
     with ray_session(config.object_store_memory):
         resources = divide(device, config.scorers)
-        registry = _registry(bundle, _scorer_settings(bundle, precision, device, resources))
+        scoring = _scorer_settings(bundle, precision, device, resources)
+        registry = _registry(bundle, scoring)
         if config.scoring == "actors":
             registry.start_first.remote()
-        receipts = _receipts(config, plan, bundle, precision, device, registry, resources)
+        receipts = _receipts(config, plan, bundle, scoring, registry, resources)
         for rows, counts in receipts:
             watcher.shard_done(rows, counts)
         figures: dict[str, Any] = ray.get(registry.figures.remote())
@@ -173,8 +174,7 @@ def _receipts(
     config: AuditConfig,
     plan: Plan,
     bundle: Bundle,
-    precision: Precision,
-    device: str,
+    scoring: ScorerSettings,
     registry: Any,
     resources: Resources,
 ) -> Iterator[tuple[int, dict[str, int]]]:
@@ -198,11 +198,11 @@ def _receipts(
         calibration={c: scores for c in bundle.categories if (scores := bundle.calibration_scores(c))},
         rule=bundle.decision_rule(config.min_confidence),
         trust_declared=config.trust_declared,
-        device=device,
-        precision=precision,
+        device=scoring.device,
+        precision=scoring.precision,
         threads=resources.threads,
         micro_batch=config.micro_batch,
-        own_scorer=_scorer_settings(bundle, precision, device, resources) if config.scoring == "extractor" else None,
+        own_scorer=scoring if config.scoring == "extractor" else None,
     )
     write = WriteSettings(
         folder=folder.shards,

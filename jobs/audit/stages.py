@@ -19,6 +19,7 @@ from jobs.audit.extract import Extract, ExtractSettings
 from jobs.audit.figures import Machine
 from jobs.audit.load import LoadSettings, load_shard
 from jobs.audit.write import WriteSettings, write_shard
+from jobs.cluster_session import working_nodes
 
 # A load task decodes one image at a time, but waits for storage too. EXTRACT_CPUS: of an actor on CPUs, which has one
 # thread: less than it uses, because actors that held every CPU of Ray's kept the other stages from running for ever.
@@ -59,8 +60,7 @@ def divide(device: str, scorers: int | None) -> Resources:
         return Resources(gpus, 1, 0.7, count, 0, 0.3 * gpus / count, max(1, int(cluster["CPU"]) // (2 * gpus)))
     extractors = sum(
         max(1, min(int(node["Resources"]["CPU"]), int(node["Resources"].get("memory", 0) / 2 // EXTRACTOR_MEMORY)))
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("CPU", 0) > 0
+        for node in working_nodes()
     )
     threads = max(1, int(cluster.get("CPU", 1)) // extractors)
     return Resources(
@@ -71,8 +71,7 @@ def divide(device: str, scorers: int | None) -> Resources:
 def machine(device: str, extractors: int) -> Machine:
     """What the stages share, for the figures of a run."""
     cluster = ray.cluster_resources()
-    nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0)
-    return Machine(nodes, cluster.get("CPU", 1), cluster.get("GPU", 0), extractors, device)
+    return Machine(len(working_nodes()), cluster.get("CPU", 1), cluster.get("GPU", 0), extractors, device)
 
 
 def chain(

@@ -16,15 +16,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from anomaly_core.decoders import decode_plain
 from anomaly_core.preprocess import ImageError, Preprocessing, decode
+from tests.anomaly_core.files import encode
 from tests.bundles import random_pixels
 
 PICTURE = Image.fromarray(random_pixels(1, seed=6)[0]).resize((97, 83))
-
-
-def encoded(picture: Image.Image, format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def _comment() -> PngInfo:
@@ -35,14 +30,14 @@ def _comment() -> PngInfo:
 
 
 PLAIN = {
-    "png_rgb": encoded(PICTURE, "PNG"),
-    "png_grey": encoded(PICTURE.convert("L"), "PNG"),
-    "png_with_resolution": encoded(PICTURE, "PNG", dpi=(300, 300)),
-    "png_with_text": encoded(PICTURE, "PNG", pnginfo=_comment()),
-    "jpeg": encoded(PICTURE, "JPEG", quality=90),
-    "jpeg_progressive": encoded(PICTURE, "JPEG", progressive=True),
-    "jpeg_444": encoded(PICTURE, "JPEG", subsampling=0),
-    "jpeg_grey": encoded(PICTURE.convert("L"), "JPEG"),
+    "png_rgb": encode(PICTURE, "PNG"),
+    "png_grey": encode(PICTURE.convert("L"), "PNG"),
+    "png_with_resolution": encode(PICTURE, "PNG", dpi=(300, 300)),
+    "png_with_text": encode(PICTURE, "PNG", pnginfo=_comment()),
+    "jpeg": encode(PICTURE, "JPEG", quality=90),
+    "jpeg_progressive": encode(PICTURE, "JPEG", progressive=True),
+    "jpeg_444": encode(PICTURE, "JPEG", subsampling=0),
+    "jpeg_grey": encode(PICTURE.convert("L"), "JPEG"),
 }
 
 
@@ -83,18 +78,18 @@ def _text(keyword: str, text: str, zip: bool = False) -> PngInfo:
 
 
 LEFT = {
-    "palette": encoded(PICTURE.quantize(16), "PNG"),
-    "one bit": encoded(PICTURE.convert("1"), "PNG"),
-    "alpha": encoded(PICTURE.convert("RGBA"), "PNG"),
-    "16 bits": encoded(Image.fromarray(np.full((9, 9), 4097, np.uint16)), "PNG"),
-    "a transparent colour": encoded(PICTURE, "PNG", transparency=(1, 2, 3)),
-    "an orientation": encoded(PICTURE, "PNG", **_with_orientation()),
-    "an orientation as text": encoded(PICTURE, "PNG", pnginfo=_text("Raw profile type exif", EXIF_TEXT)),
-    "an orientation in XMP": encoded(PICTURE, "PNG", pnginfo=_text("XML:com.adobe.xmp", XMP)),
-    "an orientation in packed XMP": encoded(PICTURE, "PNG", pnginfo=_text("XML:com.adobe.xmp", XMP, zip=True)),
-    "an animation": encoded(PICTURE, "PNG", save_all=True, append_images=[PICTURE.rotate(90)]),
-    "CMYK": encoded(PICTURE.convert("CMYK"), "JPEG"),
-    "another format": encoded(PICTURE, "BMP"),
+    "palette": encode(PICTURE.quantize(16), "PNG"),
+    "one bit": encode(PICTURE.convert("1"), "PNG"),
+    "alpha": encode(PICTURE.convert("RGBA"), "PNG"),
+    "16 bits": encode(Image.fromarray(np.full((9, 9), 4097, np.uint16)), "PNG"),
+    "a transparent colour": encode(PICTURE, "PNG", transparency=(1, 2, 3)),
+    "an orientation": encode(PICTURE, "PNG", **_with_orientation()),
+    "an orientation as text": encode(PICTURE, "PNG", pnginfo=_text("Raw profile type exif", EXIF_TEXT)),
+    "an orientation in XMP": encode(PICTURE, "PNG", pnginfo=_text("XML:com.adobe.xmp", XMP)),
+    "an orientation in packed XMP": encode(PICTURE, "PNG", pnginfo=_text("XML:com.adobe.xmp", XMP, zip=True)),
+    "an animation": encode(PICTURE, "PNG", save_all=True, append_images=[PICTURE.rotate(90)]),
+    "CMYK": encode(PICTURE.convert("CMYK"), "JPEG"),
+    "another format": encode(PICTURE, "BMP"),
 }
 
 
@@ -146,7 +141,7 @@ def test_damaged_files_are_never_accepted_where_pillow_refuses(name: str, how: s
 def test_reduced_jpegs_are_decoded_at_half_their_size_and_others_are_not() -> None:
     large = Image.fromarray(random_pixels(1, seed=8)[0]).resize((1000, 900))
     reduced = Preprocessing(jpeg_reduced=True)
-    data = encoded(large, "JPEG", quality=95)
+    data = encode(large, "JPEG", quality=95)
     ours, full = decode(data, preprocessing=reduced), decode(data)
     assert (ours.width, ours.height) == (full.width, full.height) == (1000, 900)
     half = Image.open(io.BytesIO(data))
@@ -154,18 +149,18 @@ def test_reduced_jpegs_are_decoded_at_half_their_size_and_others_are_not() -> No
     assert half.size == (500, 450)
     np.testing.assert_array_equal(ours.pixels, np.asarray(half.resize((224, 224), Image.Resampling.BILINEAR)))
     assert (ours.pixels != full.pixels).any()
-    for same in (PLAIN["jpeg"], encoded(large, "PNG")):
+    for same in (PLAIN["jpeg"], encode(large, "PNG")):
         np.testing.assert_array_equal(decode(same, preprocessing=reduced).pixels, decode(same).pixels)
 
 
 def test_a_reduced_jpeg_is_turned_upright_and_tells_its_full_size() -> None:
     large = Image.fromarray(random_pixels(1, seed=8)[0]).resize((1000, 900))
-    turned = decode(encoded(large, "JPEG", **_with_orientation()), preprocessing=Preprocessing(jpeg_reduced=True))
+    turned = decode(encode(large, "JPEG", **_with_orientation()), preprocessing=Preprocessing(jpeg_reduced=True))
     assert (turned.width, turned.height) == (900, 1000)
 
 
 def test_a_truncated_reduced_jpeg_is_refused() -> None:
-    data = encoded(PICTURE.resize((1000, 900)), "JPEG")
+    data = encode(PICTURE.resize((1000, 900)), "JPEG")
     with pytest.raises(ImageError) as caught:
         decode(data[: len(data) // 2], preprocessing=Preprocessing(jpeg_reduced=True))
     assert caught.value.code == "truncated_image"
@@ -176,7 +171,7 @@ def test_native_images_give_pillows_pixels(shared_root: Path) -> None:
     paths = sorted((shared_root / "data" / "native").rglob("*.png"))
     assert len(paths) > 20
     for path in paths:
-        for data in (path.read_bytes(), encoded(Image.open(path).convert("RGB"), "JPEG", quality=92)):
+        for data in (path.read_bytes(), encode(Image.open(path).convert("RGB"), "JPEG", quality=92)):
             ours, theirs = by_us(data), by_pillow(data)
             assert ours is not None and theirs is not None, path
             np.testing.assert_array_equal(np.asarray(ours), theirs[1])

@@ -2,67 +2,67 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import torch
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from anomaly_core.device import resolve_precision
+from anomaly_core.device import Precision, resolve_precision
 from jobs.storage import scratch
+from tests.anomaly_core.files import encode
 from tests.bench.accuracy import accuracy
-from tests.bench.archive import source, write_archive, write_bundle
+from tests.bench.archive import Source, source, write_archive, write_bundle
 from tests.bench.job import audit, further_images
 from tests.bench.roofs import stage_rates, together
 from tests.bench.scale import long_manifest
 from tests.bench.startup import start_up
 from tests.conftest import shared_root
 
-SECTIONS = ("throughput", "jpeg", "s3", "grouping", "startup", "memory", "scale", "accuracy")
 console = Console(width=120)
 
 
-def main(
-    only: Annotated[list[str] | None, typer.Option(help=f"Section to run; repeat: {', '.join(SECTIONS)}.")] = None,
-    images: Annotated[int, typer.Option(help="Further images that throughput is measured over.")] = 2000,
-    repeats: Annotated[int, typer.Option(help="How often each measurement is made.")] = 3,
-    seconds: Annotated[float, typer.Option(help="How long each roof is measured.")] = 8.0,
-    precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto.")] = "auto",
-    bundle: Annotated[Path | None, typer.Option(help="A trained bundle, for the section accuracy.")] = None,
-    output: Annotated[Path, typer.Option(help="Where bench.json goes.")] = Path("bench-output"),
-) -> None:
-    """Run the benchmarks."""
-    chosen = resolve_precision(precision, "cpu")
-    output.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"machine": _machine(), "precision": chosen}
-    with scratch() as work:
-        for section in only or SECTIONS:
-            console.rule(section)
-            report[section] = _SECTIONS[section](work, images, repeats, seconds, chosen, bundle)
-            (output / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
-    console.print(f"figures in {output / 'bench.json'}")
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for. work: a folder of our own; the rest as in ``main``."""
+
+    work: Path
+    images: int
+    repeats: int
+    seconds: float
+    precision: Precision
+    bundle: Path | None
+
+    @property
+    def few(self) -> int:
+        """Images of the short run that a long one is held against."""
+        return max(128, self.images // 4)
+
+    def prepared(self, pictures: Source, name: str, count: int, suffix: str = "png") -> tuple[Path, Path]:
+        """Folder of a bundle, and manifest of an archive of so many images, both below ``name``."""
+        write_bundle(self.work / name / "bundle", pictures.images, self.precision)
+        return self.work / name / "bundle", write_archive(self.work / name / "archive", pictures, count, suffix)
 
 
-def _throughput(
-    work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None, format: str = "png"
-) -> dict[str, Any]:
+def _throughput(asked: Asked, format: str = "png") -> dict[str, Any]:
     pictures = source(format)
-    folder = work / format
-    few = max(128, images // 4)
-    manifest = write_archive(folder / "archive", pictures, few + images, format)
-    write_bundle(folder / "bundle", pictures.images, precision)
+    folder, few, images = asked.work / format, asked.few, asked.images
+    bundle, manifest = asked.prepared(pictures, format, few + images, format)
     roofs, jobs, ways = [], [], {"dataloader": [], "reference": []}
-    for _repeat in range(repeats):
-        roofs.append(stage_rates(folder / "bundle", manifest, precision, folder / "roof", seconds))
-        jobs.append(further_images(folder / "bundle", manifest, folder / "out", few, few + images, 1, ())[0])
+    for _ in range(asked.repeats):
+        roofs.append(stage_rates(bundle, manifest, asked.precision, folder / "roof", asked.seconds))
+        jobs.append(further_images(bundle, manifest, folder / "out", few, few + images, 1, ())[0])
         ways["dataloader"].append(_way("dataloader", folder, manifest, images))
         ways["reference"].append(_way("reference", folder, manifest, min(images, 200)))
     rates = {stage: median(one[stage] for one in roofs) for stage in roofs[0]}
@@ -86,7 +86,7 @@ def _throughput(
         "models_to_reference": models / plain_models,
         "job_detail": jobs,
     }
-    table = Table(title=f"{pictures.origin}, {precision}", title_justify="left")
+    table = Table(title=f"{pictures.origin}, {asked.precision}", title_justify="left")
     table.add_column("what")
     table.add_column("images/s", justify="right")
     for stage, rate in rates.items():
@@ -109,8 +109,8 @@ def _throughput(
     return found
 
 
-def _jpeg(work: Path, images: int, repeats: int, seconds: float, precision: Any, bundle: Path | None) -> dict[str, Any]:
-    return _throughput(work, images, repeats, seconds, precision, bundle, "jpeg")
+def _jpeg(asked: Asked) -> dict[str, Any]:
+    return _throughput(asked, "jpeg")
 
 
 def _way(way: str, folder: Path, manifest: Path, count: int) -> dict[str, float]:
@@ -120,19 +120,17 @@ def _way(way: str, folder: Path, manifest: Path, count: int) -> dict[str, float]
     return found
 
 
-def _s3(work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None) -> dict[str, Any]:
+def _s3(asked: Asked) -> dict[str, Any]:
     from tests.bench.object_store import on_loopback
 
-    return on_loopback(work, images, repeats, precision, console)
+    return on_loopback(asked.work, asked.images, asked.repeats, asked.precision, console)
 
 
-def _grouping(work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None) -> dict[str, Any]:
-    pictures = source("png")
-    few = max(128, images // 4)
-    manifest = write_archive(work / "png" / "archive", pictures, few + images, "png")
-    write_bundle(work / "png" / "bundle", pictures.images, precision)
+def _grouping(asked: Asked) -> dict[str, Any]:
+    few, many = asked.few, asked.few + asked.images
+    bundle, manifest = asked.prepared(source("png"), "png", many)
     actors, own = further_images(
-        work / "png" / "bundle", manifest, work / "out", few, few + images, repeats, (), ("--scoring", "extractor")
+        bundle, manifest, asked.work / "out", few, many, asked.repeats, (), ("--scoring", "extractor")
     )
     ratios = [a / b for a, b in zip(actors["all"], own["all"], strict=True)]
     console.print(
@@ -142,11 +140,9 @@ def _grouping(work: Path, images: int, repeats: int, seconds: float, precision: 
     return {"actors": actors, "extractor": own, "actors_to_extractor": median(ratios)}
 
 
-def _startup(work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None) -> dict[str, Any]:
-    pictures = source("png")
-    manifest = write_archive(work / "start", pictures, 300, "png")
-    write_bundle(work / "start-bundle", pictures.images, precision)
-    found = start_up(work / "start-bundle", manifest, work / "out", repeats)
+def _startup(asked: Asked) -> dict[str, Any]:
+    bundle, manifest = asked.prepared(source("png"), "start", 300)
+    found = start_up(bundle, manifest, asked.work / "out", asked.repeats)
     console.print(
         f"from command to first scored row: {found['audit']:.1f} s; first row of an empty pipeline: "
         f"{found['empty_pipeline']:.1f} s"
@@ -154,17 +150,14 @@ def _startup(work: Path, images: int, repeats: int, seconds: float, precision: A
     return found
 
 
-def _memory(work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None) -> dict[str, Any]:
+def _memory(asked: Asked) -> dict[str, Any]:
     """Small images, so that 10,000 take minutes: what is held between the stages is 224 x 224 in any case."""
-    from tests.bench.archive import Source
-
     pictures = source("png")
     small = Source(tuple((category, _shrunk(data)) for category, data in pictures.images), pictures.origin)
-    manifest = write_archive(work / "small" / "archive", small, 10_000, "png")
-    write_bundle(work / "small" / "bundle", small.images, precision)
+    bundle, manifest = asked.prepared(small, "small", 10_000)
     found = {}
     for count in (1_000, 10_000):
-        ran = audit(work / "small" / "bundle", manifest, work / "out", count, "--heatmaps", "none")
+        ran = audit(bundle, manifest, asked.work / "out", count, "--heatmaps", "none")
         found[str(count)] = {"private": ran.private, "object_store": ran.shared, "by_kind": ran.private_by_kind}
         console.print(
             f"{count:,} images: private {ran.private / 2**20:,.0f} MiB, object store {ran.shared / 2**20:,.0f} MiB, "
@@ -174,19 +167,13 @@ def _memory(work: Path, images: int, repeats: int, seconds: float, precision: An
 
 
 def _shrunk(data: bytes) -> bytes:
-    from io import BytesIO
-
-    from PIL import Image
-
-    buffer = BytesIO()
-    Image.open(BytesIO(data)).convert("RGB").resize((224, 224)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(Image.open(io.BytesIO(data)).convert("RGB").resize((224, 224)), "PNG")
 
 
-def _scale(work: Path, images: int, repeats: int, seconds: float, precision: Any, _: Path | None) -> dict[str, Any]:
+def _scale(asked: Asked) -> dict[str, Any]:
     found = {}
     for rows in (100_000, 1_000_000):
-        one = found[str(rows)] = long_manifest(work / f"rows-{rows}", rows)
+        one = found[str(rows)] = long_manifest(asked.work / f"rows-{rows}", rows)
         console.print(
             f"{rows:,} rows: freeze {one['freeze_seconds']} s, plan {one['plan_seconds']} s, commit "
             f"{one['commit_seconds']} s, peak memory {one['memory_freeze'] / 2**20:,.0f} MiB "
@@ -195,14 +182,12 @@ def _scale(work: Path, images: int, repeats: int, seconds: float, precision: Any
     return found
 
 
-def _accuracy(
-    work: Path, images: int, repeats: int, seconds: float, precision: Any, bundle: Path | None
-) -> dict[str, Any]:
+def _accuracy(asked: Asked) -> dict[str, Any]:
     root = shared_root()
-    if root is None or bundle is None:
+    if root is None or asked.bundle is None:
         console.print("skipped: it needs the real images (LINE_AUDIT_SHARED) and a bundle trained on them (--bundle)")
         return {"skipped": True}
-    found = accuracy(bundle, root / "data" / "mvtec224")
+    found = accuracy(asked.bundle, root / "data" / "mvtec224")
     for category, one in found["categories"].items():
         console.print(category, one)
     console.print(
@@ -212,7 +197,7 @@ def _accuracy(
     return found
 
 
-_SECTIONS = {
+SECTIONS = {
     "throughput": _throughput,
     "jpeg": _jpeg,
     "s3": _s3,
@@ -232,6 +217,27 @@ def _machine() -> dict[str, Any]:
         "torch": str(torch.__version__),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help=f"Section to run; repeat: {', '.join(SECTIONS)}.")] = None,
+    images: Annotated[int, typer.Option(help="Further images that throughput is measured over.")] = 2000,
+    repeats: Annotated[int, typer.Option(help="How often each measurement is made.")] = 3,
+    seconds: Annotated[float, typer.Option(help="How long each roof is measured.")] = 8.0,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto.")] = "auto",
+    bundle: Annotated[Path | None, typer.Option(help="A trained bundle, for the section accuracy.")] = None,
+    output: Annotated[Path, typer.Option(help="Where bench.json goes.")] = Path("bench-output"),
+) -> None:
+    """Run the benchmarks."""
+    chosen = resolve_precision(precision, "cpu")
+    output.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"machine": _machine(), "precision": chosen}
+    with scratch() as work:
+        for section in only or SECTIONS:
+            console.rule(section)
+            report[section] = SECTIONS[section](Asked(work, images, repeats, seconds, chosen, bundle))
+            (output / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"figures in {output / 'bench.json'}")
 
 
 if __name__ == "__main__":

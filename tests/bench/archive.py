@@ -16,6 +16,7 @@ from anomaly_core.bundle import Bundle, load_bundle
 from anomaly_core.device import Precision
 from anomaly_core.features import BackboneForm
 from anomaly_core.preprocess import decode
+from tests.anomaly_core.files import encode
 from tests.bundles import random_pixels, write_random_bundle
 from tests.conftest import shared_root
 
@@ -60,7 +61,7 @@ def drawn() -> list[tuple[str, bytes]]:
         pixels = torch.frombuffer(bytearray(smooth.tobytes()), dtype=torch.uint8).view(1024, 1024, 3)
         noise = torch.randn(1024, 1024, 3, generator=generator).mul(1.5).round()
         noisy = (pixels.float() + noise).clamp(0, 255).byte().numpy()
-        images.append((category, _encoded(Image.fromarray(noisy), "PNG")))
+        images.append((category, encode(noisy, "PNG")))
     return images
 
 
@@ -108,10 +109,4 @@ def write_bundle(folder: Path, images: Sequence[tuple[str, bytes]], precision: P
 
 
 def _jpeg(data: bytes) -> bytes:
-    return _encoded(Image.open(io.BytesIO(data)).convert("RGB"), "JPEG", quality=92)
-
-
-def _encoded(picture: Image.Image, format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
-    return buffer.getvalue()
+    return encode(Image.open(io.BytesIO(data)).convert("RGB"), "JPEG", quality=92)

@@ -121,9 +121,10 @@ def _writing(
     from anomaly_core.preprocess import decode
     from jobs.audit.extract import DECIDED
     from jobs.audit.load import LOADED
-    from jobs.audit.render import RenderSettings, render
-    from jobs.audit.write import Write, WriteSettings
+    from jobs.audit.render import render
+    from jobs.audit.write import Write
     from manifests.schema import frozen_schema
+    from tests.jobs.audit.stages import Deaf, write_settings
 
     decided = []
     for i, (row, data) in enumerate(zip(rows, files, strict=True)):
@@ -143,7 +144,7 @@ def _writing(
         )  # fmt: skip
     work.mkdir(parents=True)
     if pictures:
-        settings = RenderSettings(str(work), "anomalous")
+        settings = write_settings(work, {}, "anomalous").render
 
         def render_some() -> int:
             render(decided, settings)
@@ -152,26 +153,10 @@ def _writing(
         return render_some
     schema = pa.schema([*frozen_schema(pa.schema([])), *LOADED, *DECIDED])
     table = pa.Table.from_pylist(decided, schema=schema)
-    write = Write(
-        WriteSettings(
-            str(work), pa.schema([]).serialize().to_pybytes(), {0: len(decided)}, "d/n", "f", "b",
-            RenderSettings(str(work), "none"),
-        ),
-        _Deaf(),
-    )  # fmt: skip
+    write = Write(write_settings(work, {0: len(decided)}), Deaf())
 
     def write_some() -> int:
         write(table)
         return len(decided)
 
     return write_some
-
-
-class _Deaf:
-    """A registry that hears nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return self
-
-    def remote(self, *arguments: Any) -> None:
-        return None

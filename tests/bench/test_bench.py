@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.preprocess import decode
+from tests.anomaly_core.files import encode
 from tests.bench import archive
 from tests.bench.archive import ANOMALOUS, CATEGORIES, Source, write_archive, write_bundle
 from tests.bench.baselines import dataloader, reference
@@ -21,12 +20,8 @@ from tests.bundles import random_pixels
 
 
 def small() -> Source:
-    images = []
-    for category, pixels in zip(CATEGORIES, random_pixels(len(CATEGORIES), seed=5), strict=True):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG")
-        images.append((category, buffer.getvalue()))
-    return Source(tuple(images), "small ones")
+    pictures = random_pixels(len(CATEGORIES), seed=5)
+    return Source(tuple((c, encode(p, "PNG")) for c, p in zip(CATEGORIES, pictures, strict=True)), "small ones")
 
 
 @pytest.fixture(scope="module")

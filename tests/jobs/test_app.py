@@ -13,32 +13,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from anomaly_core.bundle import save_pth
 from anomaly_core.bundle_manifest import (
-    BACKBONE_FILE,
     BUNDLE_FILE,
-    ROUTER_FILE,
     THRESHOLDS_FILE,
-    BackboneInfo,
-    BundleManifest,
-    CategoryInfo,
-    RouterInfo,
-    cae_file,
-    sha256,
 )
-from anomaly_core.cae import CAE
-from anomaly_core.features import random_backbone_state
 from anomaly_core.inspector import Inspector
-from anomaly_core.preprocess import normalise
-from anomaly_core.router import build_router
 from jobs import app as app_module
 from jobs.app import app_command, build, launch
 from jobs.bundles import read_bundle
 from jobs.storage import StorageAccessError
+from tests.bundles import write_random_bundle
 
 CATEGORIES = ["bolt", "plate", "ring"]
 
@@ -54,51 +41,12 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def write_bundle(folder: Path) -> None:
-    """A whole bundle of seeded random weights: it scores, though its scores mean nothing."""
-    settle = np.stack([np.asarray(picture(seed, (224, 224))) for seed in range(4)])
-    torch.manual_seed(0)
-    files = {
-        BACKBONE_FILE: save_pth(random_backbone_state(normalise(torch.tensor(settle)))),
-        ROUTER_FILE: save_pth(build_router(len(CATEGORIES)).state_dict()),
-        THRESHOLDS_FILE: json.dumps({c: 0.5 + n for n, c in enumerate(CATEGORIES)}).encode(),
-        **{cae_file(c): save_pth(CAE().state_dict()) for c in CATEGORIES},
-    }
-    digests = {name: sha256(data) for name, data in files.items()}
-    training = {
-        c: CategoryInfo(
-            images=1,
-            images_sha256="0" * 64,
-            losses=[1.0],
-            best_epoch=0,
-            seconds=0.0,
-            threshold=0.5 + n,
-            calibration_scores=[0.5 + n],
-        )
-        for n, c in enumerate(CATEGORIES)
-    }
-    manifest = BundleManifest(
-        created_by="a test",
-        created_at="2026-03-14T00:00:00+00:00",
-        categories=CATEGORIES,
-        backbone=BackboneInfo(form="v1.5", source="random:0 <b>", sha256=digests[BACKBONE_FILE]),
-        router=RouterInfo(source="random"),
-        precision="float32",
-        recipe={},
-        threshold_rule="set by hand",
-        calibrated_on="training_images",
-        training=training,
-        files=digests,
-    )
-    for name, data in (files | {BUNDLE_FILE: manifest.to_bytes()}).items():
-        (folder / name).write_bytes(data)
-
-
 @pytest.fixture(scope="module")
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    write_bundle(folder)
-    return folder
+    thresholds = {category: 0.5 + n for n, category in enumerate(CATEGORIES)}
+    return write_random_bundle(
+        tmp_path_factory.mktemp("bundle"), CATEGORIES, threshold=thresholds, source="random:0 <b>"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -15,31 +15,10 @@ from jobs.audit.extract import ExtractSettings
 from jobs.audit.load import LoadSettings
 from jobs.audit.render import RenderSettings, render
 from jobs.audit.stages import Resources, chain
-from jobs.audit.write import Write, WriteSettings
+from jobs.audit.write import Write
+from tests.jobs.audit.stages import Deaf, write_settings
 
 OPERATORS = ["Input", "MapBatches(load_shard)", "MapBatches(Extract)", "MapBatches(write_shard)"]
-
-
-class Deaf:
-    """A registry that hears nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return self
-
-    def remote(self, *arguments: Any) -> None:
-        return None
-
-
-def write_settings(folder: Path, rows: dict[int, int]) -> WriteSettings:
-    return WriteSettings(
-        folder=str(folder),
-        extras=pa.schema([]).serialize().to_pybytes(),
-        rows_by_shard=rows,
-        run_id="d/n",
-        fingerprint="f",
-        bundle_digest="b",
-        render=RenderSettings(str(folder), "none"),
-    )
 
 
 @pytest.mark.usefixtures("ray_cluster")

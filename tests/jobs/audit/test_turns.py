@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from typing import Any
 
@@ -44,41 +45,40 @@ def started(context: Any) -> tuple[Any, Event, Event]:
     return process, begun, leave
 
 
-def test_as_many_hold_a_turn_as_there_are_cores_and_the_next_waits() -> None:
-    context = multiprocessing.get_context("spawn")
-    cores = os.cpu_count() or 1
-    holding = [started(context) for _ in range(cores)]
+@contextmanager
+def all_held(context: Any) -> Iterator[list[tuple[Any, Event]]]:
+    """As many processes as there are cores, each holding a turn until its event is set."""
+    holding = [started(context) for _ in range(os.cpu_count() or 1)]
     try:
         for _, begun, _ in holding:
             assert begun.wait(60)
-        process, begun, leave = started(context)
-        assert not begun.wait(2), "one more than there are cores"
-        holding[0][2].set()
-        assert begun.wait(10), "a turn that was given back was not taken"
-        leave.set()
-        process.join(10)
+        yield [(process, leave) for process, _, leave in holding]
     finally:
         for process, _, leave in holding:
             leave.set()
             process.join(10)
 
 
+def test_as_many_hold_a_turn_as_there_are_cores_and_the_next_waits() -> None:
+    context = multiprocessing.get_context("spawn")
+    with all_held(context) as holding:
+        process, begun, leave = started(context)
+        assert not begun.wait(2), "one more than there are cores"
+        holding[0][1].set()
+        assert begun.wait(10), "a turn that was given back was not taken"
+        leave.set()
+        process.join(10)
+
+
 def test_a_killed_process_gives_its_turn_back() -> None:
     context = multiprocessing.get_context("spawn")
-    cores = os.cpu_count() or 1
-    holding = [started(context) for _ in range(cores)]
-    try:
-        for _, begun, _ in holding:
-            assert begun.wait(60)
-        for process, _, _ in holding:
+    with all_held(context) as holding:
+        for process, _ in holding:
             os.kill(process.pid, signal.SIGKILL)
             process.join(10)
         start = time.monotonic()
         with turns.turn():
             assert time.monotonic() - start < 5
-    finally:
-        for process, _, _ in holding:
-            process.kill()
 
 
 def test_without_such_semaphores_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
