@@ -55,7 +55,8 @@ def all_held(context: Any) -> Iterator[list[tuple[Any, Event]]]:
         yield [(process, leave) for process, _, leave in holding]
     finally:
         for process, _, leave in holding:
-            leave.set()
+            if process.is_alive():  # setting the event waits for everyone who waits for it, the dead included
+                leave.set()
             process.join(10)
 
 
