@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +27,8 @@ from jobs.audit.turns import turn
 from jobs.storage import StorageAccessError, filesystem, join, path_of
 from manifests.freeze import read_shard
 
+# Images that are decoded in one turn: about as long as the other stages' turns.
+DECODED_AT_ONCE = 3
 # When this many images of a shard are denied one after the other, it is the prefix, not the image.
 DENIED_IN_A_ROW = 20
 
@@ -98,7 +101,7 @@ class Load:
             if child is not None:
                 results = (self._decode(f.result(), child) for f in fetched)
             else:
-                results = self._in_time(_ahead(decoder, self._decode_in_time, fetched, 2))
+                results = self._in_time(_ahead(decoder, self._decode_in_turn, _in_lots(fetched, DECODED_AT_ONCE), 1))
             for result in results:
                 denied = denied + 1 if result["error_code"] == "access_denied" else 0
                 if denied >= DENIED_IN_A_ROW:
@@ -116,12 +119,13 @@ class Load:
     def _decoder(self) -> Callable[[bytes], Decoded]:
         return partial(decode, limits=self.settings.limits, preprocessing=self.settings.preprocessing)
 
-    def _decode_in_time(self, fetched: Any) -> dict[str, Any]:
-        result = fetched.result()
-        try:
-            return self._decode(result, None)
-        finally:
-            self.decoding_since = None
+    def _decode_in_turn(self, fetched: Iterable[Any]) -> list[dict[str, Any]]:
+        files = [future.result() for future in fetched]
+        with turn():
+            try:
+                return [self._decode(file, None) for file in files]
+            finally:
+                self.decoding_since = None
 
     def _in_time(self, futures: Iterable[Any]) -> Iterator[dict[str, Any]]:
         # A decoder that hangs holds its thread for ever. This process is then given up, and Ray runs the shard again,
@@ -129,7 +133,7 @@ class Load:
         for future in futures:
             while True:
                 try:
-                    result = future.result(timeout=1.0)
+                    results = future.result(timeout=1.0)
                     break
                 except FutureTimeout:
                     since = self.decoding_since
@@ -139,7 +143,7 @@ class Load:
                             file=sys.stderr,
                         )
                         os._exit(70)
-            yield result
+            yield from results
 
     def _bytes(self, row: dict[str, Any]) -> tuple[bytes | None, dict[str, Any]]:
         result = _blank()
@@ -164,9 +168,8 @@ class Load:
             if child is not None:
                 image = child.decode(data, self.settings.decode_timeout)
             else:
-                with turn():
-                    self.decoding_since = time.monotonic()
-                    image = self._decoder()(data)
+                self.decoding_since = time.monotonic()
+                image = self._decoder()(data)
         except ImageError as error:
             _fail(result, "decode", error.code, error.message)
         else:
@@ -182,6 +185,12 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[..., Any], rows: Iterabl
         if len(begun) > count:
             yield begun.popleft()
     yield from begun
+
+
+def _in_lots(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    remaining = iter(items)
+    while lot := list(islice(remaining, size)):
+        yield lot
 
 
 def _blank() -> dict[str, Any]:

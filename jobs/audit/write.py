@@ -53,7 +53,9 @@ class Write:
         if len(table) != planned:
             raise RuntimeError(f"shard {shard}: {len(table)} rows reached the writer, {planned} planned")
         extras = pa.ipc.read_schema(pa.BufferReader(self.settings.extras))
-        rows = table.drop_columns(extras.names).to_pylist()
+        rows = table.drop_columns([*extras.names, "error_map"]).to_pylist()
+        for row, error_map in zip(rows, table["error_map"], strict=True):  # no list of 784 numbers for each
+            row["error_map"] = error_map.values.to_numpy() if error_map.is_valid else None
         render(rows, self.settings.render)
         now = datetime.now(UTC)
         for row in rows:
@@ -63,7 +65,7 @@ class Write:
                 bundle_digest=self.settings.bundle_digest,
                 scored_at=now,
             )
-        result = _result(table, rows, extras)
+        result = _result(table, rows, extras, as_they_are={*extras.names, "error_map"})
         metadata = file_metadata(self.settings.run_id, self.settings.fingerprint, self.settings.bundle_digest, shard)
         write_bytes(join(self.settings.folder, shard_name(shard)), parquet_bytes(result, metadata))
         self.registry.spent.remote("write", meter.read(len(rows)))
@@ -80,12 +82,11 @@ def parquet_bytes(table: pa.Table, metadata: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def _result(table: pa.Table, rows: list[dict[str, Any]], extras: pa.Schema) -> pa.Table:
+def _result(table: pa.Table, rows: list[dict[str, Any]], extras: pa.Schema, as_they_are: set[str]) -> pa.Table:
     schema = shard_schema(extras)
-    own = pa.schema([field for field in schema if field.name not in extras.names])
-    built = pa.Table.from_pylist(rows, schema=own)
+    built = pa.Table.from_pylist(rows, schema=pa.schema([field for field in schema if field.name not in as_they_are]))
     columns = [
-        table[field.name].combine_chunks() if field.name in extras.names else built[field.name] for field in schema
+        table[field.name].combine_chunks() if field.name in as_they_are else built[field.name] for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 

@@ -157,7 +157,7 @@ def _memory(asked: Asked) -> dict[str, Any]:
     bundle, manifest = asked.prepared(small, "small", 10_000)
     found = {}
     for count in (1_000, 10_000):
-        ran = audit(bundle, manifest, asked.work / "out", count, "--heatmaps", "none")
+        ran = audit(bundle, manifest, asked.work / "out", count, "--heatmaps", "none", watch=True)
         found[str(count)] = {"private": ran.private, "object_store": ran.shared, "by_kind": ran.private_by_kind}
         console.print(
             f"{count:,} images: private {ran.private / 2**20:,.0f} MiB, object store {ran.shared / 2**20:,.0f} MiB, "
