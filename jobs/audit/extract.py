@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from anomaly_core.calibration import p_value
 from anomaly_core.decision import DecisionRule
 from anomaly_core.device import Precision
 from anomaly_core.preprocess import SIZE
-from jobs.audit.figures import Meter, Spent
+from jobs.audit.figures import Meter, ProcessorTime, Spent
 from jobs.audit.layers import pack
 from jobs.audit.registry import ScorerSettings
 from jobs.audit.score import Packed, Scorer
@@ -64,7 +65,10 @@ class ExtractSettings:
 
 
 class Extract:
-    """A loaded shard to the same rows with category, score and decision. Holds router and backbone."""
+    """A loaded shard to the same rows with category, score and decision. Holds router and backbone.
+
+    Shards are extracted side by side, in threads.
+    """
 
     def __init__(self, settings: ExtractSettings, registry: Any):
         self.settings, self.registry = settings, registry
@@ -76,14 +80,17 @@ class Extract:
         self.files: dict[str, list[Any]] = {}
         self.known: dict[str, deque[Any]] = {}
         self.known_since = time.monotonic()
+        self.lock = threading.Lock()
+        self.processor_time = ProcessorTime()
 
     def owners(self, category: str) -> deque[Any]:
         """The actors that own a category; asked for again from time to time, because there may be more of them."""
-        if time.monotonic() - self.known_since > ASK_AGAIN_SECONDS:
-            self.known, self.known_since = {}, time.monotonic()
-        if category not in self.known:
-            self.known[category] = deque(ray.get(self.registry.owner.remote(category)))
-        return self.known[category]
+        with self.lock:
+            if time.monotonic() - self.known_since > ASK_AGAIN_SECONDS:
+                self.known, self.known_since = {}, time.monotonic()
+            if category not in self.known:
+                self.known[category] = deque(ray.get(self.registry.owner.remote(category)))
+            return self.known[category]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One shard in, the same shard out, row for row."""
@@ -178,7 +185,7 @@ class _Shard:
 
     def _report(self, rows: int) -> None:
         waited = sum(self.waited.values())
-        spent = self.meter.read(rows, waited)
+        spent = replace(self.meter.read(rows, waited), cpu=self.stage.processor_time.since())
         if self.scoring is not None:
             self.stage.registry.spent.remote("score", self.scoring)
             if self.stage.own is not None:  # what its own scorer spent is told apart

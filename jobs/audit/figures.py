@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +11,8 @@ from typing import Any
 import psutil
 
 FULL = 0.85  # of a resource in use: it is what limits
-WAITING = 0.3  # of the extractors' time spent on waiting for scorers: they limit
+# Of the extractors' time spent on waiting for scorers: they limit. Less is waited while another shard is extracted.
+WAITING = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,19 @@ class Spent:
         )
 
 
+class ProcessorTime:
+    """CPU seconds of this process, told in parts to calls that run side by side."""
+
+    def __init__(self) -> None:
+        self.told, self.lock = time.process_time(), threading.Lock()
+
+    def since(self) -> float:
+        """CPU seconds since the last call of this method."""
+        with self.lock:
+            before, self.told = self.told, time.process_time()
+            return self.told - before
+
+
 class Meter:
     """Measures one call of a stage, from its creation to ``read``. The process must do nothing else meanwhile."""
 
@@ -51,12 +66,13 @@ class Meter:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the stages shared: nodes, CPUs and GPUs in all, extracting actors, and the device of the models."""
+    """What the stages shared: nodes, CPUs and GPUs in all, shards that are extracted side by side, and the device of
+    the models."""
 
     nodes: int
     cpus: float
     gpus: float
-    extractors: int
+    extracted_at_once: int
     device: str
 
 
@@ -75,7 +91,7 @@ def analyse(spent: Mapping[str, Spent], machine: Machine) -> Analysis | None:
     if extract is None or extract.rows == 0 or extract.end <= extract.begin:
         return None
     seconds = extract.end - extract.begin
-    available = machine.extractors * seconds
+    available = machine.extracted_at_once * seconds
     cpu = sum(one.cpu for one in spent.values()) / (machine.cpus * seconds)
     heaviest = max(spent, key=lambda stage: spent[stage].cpu)
     if cpu >= FULL:

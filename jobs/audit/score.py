@@ -32,14 +32,14 @@ class Scorer:
         self.scorers: dict[str, CategoryScorer] = {}
 
     def score(self, category: str, file: list[Any], images: list[Packed]) -> tuple[Scored, float, float]:
-        """Scores of images of one category, and the seconds and CPU seconds that they took.
+        """Scores of images of one category, and the seconds and CPU seconds (of this thread) that they took.
 
         file: reference of the bytes of its autoencoder.
         """
         from anomaly_core.bundle import category_scorer
         from jobs.audit.layers import unpack
 
-        wall, cpu = time.monotonic(), time.process_time()
+        wall, cpu = time.monotonic(), time.thread_time()
         settings = self.settings
         if category not in self.scorers:
             self.scorers[category] = category_scorer(
@@ -48,4 +48,4 @@ class Scorer:
         layer2, layer3 = ([unpack(image[i], settings.precision) for image in images] for i in (0, 1))
         with turn():
             scored = self.scorers[category](layer2, layer3)
-        return scored, time.monotonic() - wall, time.process_time() - cpu
+        return scored, time.monotonic() - wall, time.thread_time() - cpu

@@ -21,19 +21,21 @@ from jobs.audit.load import LoadSettings, load_shard
 from jobs.audit.write import WriteSettings, write_shard
 from jobs.cluster_session import working_nodes
 
-# A load task decodes one image at a time, but waits for storage too. EXTRACT_CPUS: of an actor on CPUs, which has one
-# thread: less than it uses, because actors that held every CPU of Ray's kept the other stages from running for ever.
+# A load task decodes one image at a time, but waits for storage too. EXTRACT_CPUS: of an actor on CPUs, less than it
+# uses, because actors that held every CPU of Ray's kept the other stages from running for ever.
 LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.5, 0.4, 0.2
 RETRIES = 4
 # What an extracting actor on CPUs needs at most, of which half a node's memory is spent.
 EXTRACTOR_MEMORY = 1.5 * 2**30
-# Autoencoder, pools and score are a quarter of what the models cost.
-EXTRACTORS_PER_SCORER = 4
+# Shards that an extracting actor works on side by side: while one waits for its scores, the other is extracted.
+SHARDS_AT_ONCE = 2
+# A scorer for four cores: autoencoder, pools and score are a sixth of what an image costs.
+EXTRACTORS_PER_SCORER = 2
 
 
 @dataclass(frozen=True)
 class Resources:
-    """How the cluster is divided. extractors: actors, each with so many CPUs, GPUs and torch threads."""
+    """How the cluster is divided. extractors: actors, each with so many CPUs and GPUs. threads: of torch, by shard."""
 
     extractors: int
     extractor_cpus: float
@@ -47,9 +49,10 @@ class Resources:
 def divide(device: str, scorers: int | None) -> Resources:
     """Resources for the stages, from what the cluster has.
 
-    On CPUs: as many extractors as cores, of one thread each, and a scorer process for every four. Actors of one thread
-    never wait for one another; one actor whose threads share the cores with decoding did, at every barrier. Scorers
-    hold none of Ray's CPUs. On GPUs: one extractor and one scorer process a GPU, which they share.
+    On CPUs: an extractor for every two cores, which runs two shards side by side, a thread each, and a scorer process
+    for every four. Shards of one thread never wait for one another; one whose threads share the cores with decoding
+    did, at every barrier. Scorers hold none of Ray's CPUs. On GPUs: one extractor and one scorer process a GPU, which
+    they share.
     """
     cluster = ray.cluster_resources()
     if device == "cuda":
@@ -58,20 +61,23 @@ def divide(device: str, scorers: int | None) -> Resources:
             raise ValueError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
         count = scorers or gpus
         return Resources(gpus, 1, 0.7, count, 0, 0.3 * gpus / count, max(1, int(cluster["CPU"]) // (2 * gpus)))
-    extractors = sum(
-        max(1, min(int(node["Resources"]["CPU"]), int(node["Resources"].get("memory", 0) / 2 // EXTRACTOR_MEMORY)))
-        for node in working_nodes()
-    )
-    threads = max(1, int(cluster.get("CPU", 1)) // extractors)
+    extractors = sum(_extractors(node["Resources"]) for node in working_nodes())
+    threads = max(1, int(cluster.get("CPU", 1)) // (extractors * SHARDS_AT_ONCE))
     return Resources(
         extractors, EXTRACT_CPUS * threads, 0, scorers or -(-extractors // EXTRACTORS_PER_SCORER), 0, 0, threads
     )
 
 
+def _extractors(node: dict[str, float]) -> int:
+    by_cores = -(-int(node["CPU"]) // SHARDS_AT_ONCE)
+    return max(1, min(by_cores, int(node.get("memory", 0) / 2 // EXTRACTOR_MEMORY)))
+
+
 def machine(device: str, extractors: int) -> Machine:
     """What the stages share, for the figures of a run."""
     cluster = ray.cluster_resources()
-    return Machine(len(working_nodes()), cluster.get("CPU", 1), cluster.get("GPU", 0), extractors, device)
+    shards = extractors * SHARDS_AT_ONCE
+    return Machine(len(working_nodes()), cluster.get("CPU", 1), cluster.get("GPU", 0), shards, device)
 
 
 def chain(
@@ -123,7 +129,11 @@ def _chain(
             num_cpus=resources.extractor_cpus,
             # Not num_gpus: with it Ray Data asks for a numeric batch size, which does not keep shards whole.
             ray_remote_args_fn=partial(_gpus, resources.extractor_gpus) if resources.extractor_gpus else None,
-            compute=ActorPoolStrategy(size=resources.extractors),
+            compute=ActorPoolStrategy(
+                size=resources.extractors,
+                enable_true_multi_threading=True,
+                max_concurrent_calls_per_actor=SHARDS_AT_ONCE,
+            ),
             max_restarts=RETRIES,
             max_task_retries=RETRIES,
         )

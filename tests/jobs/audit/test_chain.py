@@ -11,14 +11,43 @@ import pytest
 from anomaly_core.decision import DecisionRule
 from anomaly_core.preprocess import Limits
 from jobs.access import AllowList
+from jobs.audit import stages
 from jobs.audit.extract import ExtractSettings
 from jobs.audit.load import LoadSettings
 from jobs.audit.render import RenderSettings, render
-from jobs.audit.stages import Resources, chain
+from jobs.audit.stages import Resources, chain, divide
 from jobs.audit.write import Write
 from tests.jobs.audit.stages import Deaf, write_settings
 
 OPERATORS = ["Input", "MapBatches(load_shard)", "MapBatches(Extract)", "MapBatches(write_shard)"]
+
+
+def node(cpus: float, gibibytes: float) -> dict[str, Any]:
+    return {"Resources": {"CPU": cpus, "memory": gibibytes * 2**30}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "extractors", "scorers", "threads"),
+    [
+        ([node(1, 8)], 1, 1, 1),
+        ([node(2, 20)], 1, 1, 1),
+        ([node(3, 20)], 2, 1, 1),
+        ([node(16, 100)], 8, 4, 1),
+        ([node(16, 100), node(2, 20)], 9, 5, 1),
+        ([node(16, 6)], 2, 1, 4),  # memory for two: their threads use the cores
+        ([node(2, 1)], 1, 1, 1),
+    ],
+)
+def test_how_cores_are_divided(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, Any]], extractors: int, scorers: int, threads: int
+) -> None:
+    monkeypatch.setattr(stages, "working_nodes", lambda: nodes)
+    cores = sum(one["Resources"]["CPU"] for one in nodes)
+    monkeypatch.setattr(stages.ray, "cluster_resources", lambda: {"CPU": cores})
+    found = divide("cpu", None)
+    assert (found.extractors, found.scorers, found.threads) == (extractors, scorers, threads)
+    assert found.extractors * found.extractor_cpus < cores, "the other stages would never run"
+    assert divide("cpu", 7).scorers == 7
 
 
 @pytest.mark.usefixtures("ray_cluster")

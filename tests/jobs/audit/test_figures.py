@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 
-from jobs.audit.figures import Machine, Meter, Spent, analyse, by_stage, cost, timings
+from jobs.audit.figures import Machine, Meter, ProcessorTime, Spent, analyse, by_stage, cost, timings
 
-CPUS = Machine(nodes=1, cpus=2, gpus=0, extractors=2, device="cpu")
-GPU = Machine(nodes=1, cpus=16, gpus=1, extractors=1, device="cuda")
+CPUS = Machine(nodes=1, cpus=2, gpus=0, extracted_at_once=2, device="cpu")
+GPU = Machine(nodes=1, cpus=16, gpus=1, extracted_at_once=1, device="cuda")
 
 
 def spent(wall: float, cpu: float, waited: float = 0.0, begin: float = 1000.0, end: float = 1100.0) -> Spent:
@@ -56,6 +57,25 @@ def test_a_meter_tells_wall_time_from_cpu_time() -> None:
     time.sleep(0.2)
     idle = meter.read(3)
     assert idle.rows == 3 and idle.wall >= 0.2 and idle.cpu < 0.15 and idle.end - idle.begin >= 0.19
+
+
+def test_processor_time_is_told_once_however_many_ask() -> None:
+    whole, told = time.process_time(), []
+    clock = ProcessorTime()
+
+    def work() -> None:
+        end = time.thread_time() + 0.1
+        while time.thread_time() < end:
+            pass
+        told.append(clock.since())
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 0.3 <= sum(told) <= time.process_time() - whole
+    assert clock.since() < 0.1
 
 
 def test_timings_and_cost() -> None:
