@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from functools import cache
 
 _IPC_CREAT, _IPC_EXCL, _SEM_UNDO, _SETVAL, _EINTR = 0o1000, 0o2000, 0x1000, 16, 4
-# One semaphore for a user on a node: audits that share a node share its cores. The bits are "la".
-_KEY = 0x6C610000
+# One semaphore for a user and a number of cores: audits that share a node share its cores, and one that is given
+# another number does not find the semaphore of the old one. The first byte is "l".
+_KEY = 0x6C000000
 
 
 class _Operation(ctypes.Structure):
@@ -46,10 +47,11 @@ def _semaphore(pid: int) -> int | None:
     if not sys.platform.startswith("linux"):
         return None
     libc = _libc()
-    key = _KEY + os.getuid() % 0x10000
+    cores = os.cpu_count() or 1
+    key = _KEY + (cores % 0x1000) * 0x1000 + os.getuid() % 0x1000
     created = libc.semget(key, 1, _IPC_CREAT | _IPC_EXCL | 0o600)
     if created >= 0:
-        libc.semctl(created, 0, _SETVAL, ctypes.c_int(os.cpu_count() or 1))
+        libc.semctl(created, 0, _SETVAL, ctypes.c_int(cores))
         return int(created)
     found = libc.semget(key, 1, 0o600)
     return int(found) if found >= 0 else None

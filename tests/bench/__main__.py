@@ -46,8 +46,8 @@ class Asked:
 
     @property
     def few(self) -> int:
-        """Images of the short run that a long one is held against."""
-        return max(128, self.images // 4)
+        """Images of the short run that a long one is held against: in it, too, every worker of the long one starts."""
+        return max(128, self.images // 3)
 
     def prepared(self, pictures: Source, name: str, count: int, suffix: str = "png") -> tuple[Path, Path]:
         """Folder of a bundle, and manifest of an archive of so many images, both below ``name``."""
@@ -109,8 +109,8 @@ def _throughput(asked: Asked, format: str = "png") -> dict[str, Any]:
     console.print(table)
     console.print(
         f"job / roof {found['job_of_roof']:.3f} {found['job_of_roof_by_repeat']}, roofs {found['roof_each_time']}; "
-        f"job / DataLoader {found['job_to_dataloader']:.2f}; job / reference {found['job_to_reference']:.2f}; models alone / reference "
-        f"{found['models_to_reference']:.2f}; limiting: {jobs[-1]['limiting']['limiting']} "
+        f"job / DataLoader {found['job_to_dataloader']:.2f}; job / reference {found['job_to_reference']:.2f}; models "
+        f"alone / reference {found['models_to_reference']:.2f}; limiting: {jobs[-1]['limiting']['limiting']} "
         f"({jobs[-1]['limiting']['why']})"
     )
     return found

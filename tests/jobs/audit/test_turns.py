@@ -15,7 +15,7 @@ import pytest
 
 from jobs.audit import turns
 
-KEY = 0x6C620000 + os.getpid() % 0x10000
+KEY = 0x6D000000 + os.getpid() % 0x8000
 
 
 @pytest.fixture(autouse=True)
