@@ -111,7 +111,7 @@ class _Shard:
 
     def __init__(self, stage: Extract, table: pa.Table):
         self.stage, self.settings, self.table = stage, stage.settings, table
-        self.meter = Meter()
+        self.meter = Meter(stage.processor_time)
         self.rows: list[dict[str, Any]] = [{field.name: None for field in DECIDED} for _ in range(len(table))]
         self.declared: list[str | None] = table["declared_category"].to_pylist()
         self.sizes = [table[name].to_pylist() for name in ("width", "height")]
@@ -185,7 +185,7 @@ class _Shard:
 
     def _report(self, rows: int) -> None:
         waited = sum(self.waited.values())
-        spent = replace(self.meter.read(rows, waited), cpu=self.stage.processor_time.since())
+        spent = self.meter.read(rows, waited)
         if self.scoring is not None:
             self.stage.registry.spent.remote("score", self.scoring)
             if self.stage.own is not None:  # what its own scorer spent is told apart

@@ -52,16 +52,20 @@ class ProcessorTime:
 
 
 class Meter:
-    """Measures one call of a stage, from its creation to ``read``. The process must do nothing else meanwhile."""
+    """Measures one call of a stage, from its creation to ``read``.
 
-    def __init__(self) -> None:
-        self.begin, self.wall, self.cpu = time.time(), time.monotonic(), time.process_time()
+    processor_time: that the process's calls share, where they run side by side; without it the process must do nothing
+    else meanwhile.
+    """
+
+    def __init__(self, processor_time: ProcessorTime | None = None) -> None:
+        self.begin, self.wall = time.time(), time.monotonic()
+        self.processor_time = processor_time or ProcessorTime()
 
     def read(self, rows: int, waited: float = 0.0) -> Spent:
         """What was spent since."""
-        return Spent(
-            time.monotonic() - self.wall, time.process_time() - self.cpu, waited, rows, self.begin, time.time()
-        )
+        wall, cpu = time.monotonic() - self.wall, self.processor_time.since()
+        return Spent(wall, cpu, waited, rows, self.begin, time.time())
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ class Write:
         if len(table) != planned:
             raise RuntimeError(f"shard {shard}: {len(table)} rows reached the writer, {planned} planned")
         extras = pa.ipc.read_schema(pa.BufferReader(self.settings.extras))
-        rows = table.drop_columns([*extras.names, "error_map"]).to_pylist()
+        as_they_are = [*extras.names, "error_map"]
+        rows = table.drop_columns(as_they_are).to_pylist()
         for row, error_map in zip(rows, table["error_map"], strict=True):  # no list of 784 numbers for each
             row["error_map"] = error_map.values.to_numpy() if error_map.is_valid else None
         render(rows, self.settings.render)
@@ -65,7 +66,7 @@ class Write:
                 bundle_digest=self.settings.bundle_digest,
                 scored_at=now,
             )
-        result = _result(table, rows, extras, as_they_are={*extras.names, "error_map"})
+        result = _result(table, rows, extras, as_they_are)
         metadata = file_metadata(self.settings.run_id, self.settings.fingerprint, self.settings.bundle_digest, shard)
         write_bytes(join(self.settings.folder, shard_name(shard)), parquet_bytes(result, metadata))
         self.registry.spent.remote("write", meter.read(len(rows)))
@@ -82,7 +83,7 @@ def parquet_bytes(table: pa.Table, metadata: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def _result(table: pa.Table, rows: list[dict[str, Any]], extras: pa.Schema, as_they_are: set[str]) -> pa.Table:
+def _result(table: pa.Table, rows: list[dict[str, Any]], extras: pa.Schema, as_they_are: list[str]) -> pa.Table:
     schema = shard_schema(extras)
     built = pa.Table.from_pylist(rows, schema=pa.schema([field for field in schema if field.name not in as_they_are]))
     columns = [

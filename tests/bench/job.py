@@ -44,7 +44,7 @@ def audit(
 ) -> Ran:
     """Audit the first ``count`` rows of a manifest into a fresh folder, or prefix of an object store.
 
-    watch: read the memory of its processes twice a second, which takes a hundredth of two cores.
+    watch: read the memory of its processes twice a second, which takes CPU time from it.
     """
     if isinstance(output, Path):
         shutil.rmtree(output, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import socket
 from collections.abc import Iterator
@@ -16,15 +15,13 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from anomaly_core.bundle_manifest import (
-    BUNDLE_FILE,
-    THRESHOLDS_FILE,
-)
+from anomaly_core.bundle_manifest import BUNDLE_FILE, THRESHOLDS_FILE
 from anomaly_core.inspector import Inspector
 from jobs import app as app_module
 from jobs.app import app_command, build, launch
 from jobs.bundles import read_bundle
 from jobs.storage import StorageAccessError
+from tests.anomaly_core.files import encode
 from tests.bundles import write_random_bundle
 
 CATEGORIES = ["bolt", "plate", "ring"]
@@ -33,12 +30,6 @@ CATEGORIES = ["bolt", "plate", "ring"]
 def picture(seed: int, size: tuple[int, int] = (300, 180)) -> Image.Image:
     coarse = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -79,22 +70,22 @@ def ask(client: Client, folder: Path, name: str, data: bytes) -> dict[str, Any]:
 def rotated_jpeg() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(picture(3), "JPEG", quality=60, exif=exif)
+    return encode(picture(3), "JPEG", quality=60, exif=exif)
 
 
 def sixteen_bit() -> bytes:
     values = np.random.default_rng(4).integers(0, 65536, (90, 120), dtype=np.uint16)
-    return encoded(Image.fromarray(values), "PNG")
+    return encode(values, "PNG")
 
 
 SCORED = {
-    "a.png": lambda: encoded(picture(1), "PNG"),
+    "a.png": lambda: encode(picture(1), "PNG"),
     "sixteen.png": sixteen_bit,
     "turned.jpg": rotated_jpeg,
-    "named.jpg": lambda: encoded(picture(5), "TIFF"),
-    "palette.gif": lambda: encoded(picture(6).convert("P"), "GIF"),
-    "alpha.webp": lambda: encoded(picture(7).convert("RGBA"), "WEBP", lossless=True),
-    "cmyk.tif": lambda: encoded(picture(8).convert("CMYK"), "TIFF"),
+    "named.jpg": lambda: encode(picture(5), "TIFF"),
+    "palette.gif": lambda: encode(picture(6).convert("P"), "GIF"),
+    "alpha.webp": lambda: encode(picture(7).convert("RGBA"), "WEBP", lossless=True),
+    "cmyk.tif": lambda: encode(picture(8).convert("CMYK"), "TIFF"),
 }
 
 
@@ -123,7 +114,7 @@ def test_the_endpoint_answers_what_the_inspector_says_of_the_same_bytes(
 
 BROKEN = {
     "page.jpg": (b"<!DOCTYPE html><html><body>404</body></html>", "html_document"),
-    "cut.png": (encoded(picture(1), "PNG")[:-400], "truncated_image"),
+    "cut.png": (encode(picture(1), "PNG")[:-400], "truncated_image"),
     "notes.png": (b"not an image at all", "unsupported_format"),
     "empty.png": (b"", "empty_object"),
 }
@@ -140,7 +131,7 @@ def test_a_file_that_is_no_image_is_answered_with_its_code(client: Client, tmp_p
 
 def test_the_endpoint_reads_no_file_of_the_server_that_was_not_uploaded(url: str, bundle_folder: Path) -> None:
     secret = bundle_folder / "secret.png"
-    secret.write_bytes(encoded(picture(1), "PNG"))
+    secret.write_bytes(encode(picture(1), "PNG"))
     for payload in ({"path": str(secret), "meta": {"_type": "gradio.FileData"}}, {"path": str(secret)}):
         begun = httpx.post(f"{url}gradio_api/call/inspect", json={"data": [payload]})
         if begun.is_success:
@@ -169,7 +160,7 @@ def shown(inspector: Inspector, data: bytes | None) -> str:
 
 
 def test_the_page_shows_the_figures_and_three_pictures(inspector: Inspector) -> None:
-    data = encoded(picture(1, (1300, 700)), "PNG")
+    data = encode(picture(1, (1300, 700)), "PNG")
     expected, page = inspector.inspect(data), shown(inspector, data)
     for text in (expected.category, f"{expected.score:.6g}", f"{expected.margin:.4f}", "1,300 x 700 px"):
         assert f"<dd>{text}</dd>" in page
@@ -191,7 +182,7 @@ def test_the_page_says_why_a_file_was_not_scored_and_clears(inspector: Inspector
 def test_each_decision_has_its_badge_and_its_reason_in_words(
     inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = inspector.inspect(encoded(picture(1), "PNG"))
+    found = inspector.inspect(encode(picture(1), "PNG"))
     cases = (
         ("normal", None, "The score is below the threshold."),
         ("anomalous", "score_at_or_above_threshold", "The score is at or above the threshold."),

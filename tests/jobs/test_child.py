@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 import signal
@@ -15,6 +14,7 @@ from PIL import Image
 
 from anomaly_core.preprocess import Decoded, ImageError, decode
 from jobs.audit.child import DecodingChild
+from tests.anomaly_core.files import encode
 
 PATIENCE = 60.0  # for images that are decoded at once, on a machine that others keep busy
 
@@ -40,9 +40,7 @@ def png(mode: str = "RGB", size: tuple[int, int] = (60, 40), seed: int = 0) -> b
     bands = len(Image.new(mode, (1, 1)).getbands())
     shape = (size[1], size[0], bands) if bands > 1 else (size[1], size[0])
     values = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(values, mode).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(Image.fromarray(values, mode), "PNG")
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +105,7 @@ def test_more_memory_than_the_cap_is_the_images_fault(child: DecodingChild) -> N
 
 def test_a_16_bit_image_below_the_cap_of_pixels_is_decoded_as_it_is_without_the_child(child: DecodingChild) -> None:
     """A resumed run gives what an undisturbed one gives. In a worker this takes 1.6 GB; 100 million are allowed."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((8000, 8000), 514, np.uint16)).save(buffer, "PNG", compress_level=1)
-    got = child.decode(buffer.getvalue(), PATIENCE)
+    got = child.decode(encode(np.full((8000, 8000), 514, np.uint16), "PNG", compress_level=1), PATIENCE)
     assert (got.width, got.height, set(got.pixels.ravel())) == (8000, 8000, {2})
 
 

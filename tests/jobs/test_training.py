@@ -22,6 +22,7 @@ from jobs.training import train as module
 from jobs.training.config import TrainingConfig, TrainingError
 from jobs.training.train import train
 from jobs.weights import WeightsError
+from tests.anomaly_core.files import encode
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +77,9 @@ def test_trained_bundle_routes_and_finds(trained: Path) -> None:
     generator = np.random.default_rng(9)
     for name in ("bar", "column"):
         part = stripes(name, generator)
-        good = inspector.inspect(png(part))
+        good = inspector.inspect(encode(part, "PNG"))
         part[100:124, 60:84] = (200, 30, 30)
-        bad = inspector.inspect(png(part))
+        bad = inspector.inspect(encode(part, "PNG"))
         assert (good.category, bad.category) == (name, name)
         assert bad.decision == "anomalous"
         assert bad.score > 3 * good.score
@@ -145,14 +146,6 @@ def test_broken_training_image_is_named(images: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"9\.png: empty_object"):
         train(settings(tmp_path / "images", tmp_path / "bundle"))
     assert not (tmp_path / "bundle" / "bundle.json").exists()
-
-
-def png(pixels: np.ndarray) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 @pytest.mark.slow
