@@ -32,8 +32,8 @@ def resolve_device(choice: str = "auto") -> str:
 def resolve_precision(choice: str, device: str) -> Precision:
     """``auto``, ``float32`` or ``bfloat16`` to the precision to use.
 
-    ``auto`` is bfloat16 where the hardware multiplies it faster than float32 (a GPU, or a CPU with AMX tiles), else
-    float32. Raises ValueError for any other word.
+    ``auto`` is bfloat16 where the hardware multiplies it faster than float32 (a GPU, or a CPU with AMX tiles or
+    AVX512-BF16), else float32. Raises ValueError for any other word.
     """
     if choice == "float32":
         return "float32"
@@ -41,7 +41,7 @@ def resolve_precision(choice: str, device: str) -> Precision:
         return "bfloat16"
     if choice != "auto":
         raise ValueError(f"--precision {choice}: must be auto, float32 or bfloat16")
-    return "bfloat16" if device == "cuda" or _has_amx() else "float32"
+    return "bfloat16" if device == "cuda" or _multiplies_bfloat16() else "float32"
 
 
 def full_float32() -> None:
@@ -50,7 +50,8 @@ def full_float32() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def _has_amx() -> bool:
-    # The query is not public API and is absent from some builds: without it the answer is the safe one, float32.
-    query = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(query()) if query is not None else False
+def _multiplies_bfloat16() -> bool:
+    # The queries are not public API and are absent from some builds: without them the answer is the safe one, float32.
+    # (All stages of an audit on two cores of an EPYC of 2023, which has no AMX: 22 images/s, in float32 12.)
+    queries = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(query() for query in queries if query is not None)

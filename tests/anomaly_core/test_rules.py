@@ -163,21 +163,26 @@ def test_other_devices_are_refused(word: str) -> None:
         resolve_device(word)
 
 
+AMX, AVX512 = QUERIES = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+
+
 @pytest.mark.parametrize(
-    ("choice", "where", "amx", "want"),
+    ("choice", "where", "supported", "want"),
     [
-        ("auto", "cuda", False, "bfloat16"), ("auto", "cpu", True, "bfloat16"), ("auto", "cpu", False, "float32"),
-        ("float32", "cuda", True, "float32"), ("bfloat16", "cpu", False, "bfloat16"),
+        ("auto", "cuda", "", "bfloat16"), ("auto", "cpu", AMX, "bfloat16"), ("auto", "cpu", AVX512, "bfloat16"),
+        ("auto", "cpu", "", "float32"), ("float32", "cuda", AMX, "float32"), ("bfloat16", "cpu", "", "bfloat16"),
     ],
 )  # fmt: skip
-def test_precision(monkeypatch: pytest.MonkeyPatch, choice: str, where: str, amx: bool, want: str) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+def test_precision(monkeypatch: pytest.MonkeyPatch, choice: str, where: str, supported: str, want: str) -> None:
+    for query in QUERIES:
+        monkeypatch.setattr(torch.cpu, query, lambda query=query: query == supported, raising=False)
     assert resolve_precision(choice, where) == want
     assert device.DTYPES[want] in (torch.float32, torch.bfloat16)
 
 
-def test_without_the_query_for_amx_the_answer_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+def test_without_the_queries_for_bfloat16_the_answer_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for query in QUERIES:
+        monkeypatch.delattr(torch.cpu, query, raising=False)
     assert resolve_precision("auto", "cpu") == "float32"
 
 

@@ -188,7 +188,7 @@ UNKNOWN = "scoring in bfloat16, though what the thresholds were calibrated in is
 
 
 @pytest.mark.parametrize(
-    ("calibrated", "choice", "where", "amx", "expected"),
+    ("calibrated", "choice", "where", "fast", "expected"),
     [
         ("float32", "auto", "cpu", False, ("float32", [])),
         ("float32", "auto", "cpu", True, ("float32", [])),
@@ -214,10 +214,10 @@ def test_the_precision_of_a_run(
     calibrated: Any,
     choice: str,
     where: str,
-    amx: bool,
+    fast: bool,
     expected: tuple[str, list[str]] | None,
 ) -> None:
-    monkeypatch.setattr(device, "_has_amx", lambda: amx)
+    monkeypatch.setattr(device, "_multiplies_bfloat16", lambda: fast)
     assert bundle.manifest is not None
     manifest = bundle.manifest.model_copy(update={"precision": calibrated}) if calibrated else None
     made = replace(bundle, manifest=manifest)
