@@ -86,30 +86,53 @@ def _step(stage: str, bundle_folder: Path, manifest: Path, precision: Any, work:
     bundle = load_bundle({path.name: path.read_bytes() for path in bundle_folder.iterdir() if path.is_file()})
     extractor = bundle.extractor("cpu", precision)
     step = extractor.micro_batch
-    pixels = torch.stack([torch.from_numpy(decode(data).pixels.copy()) for data in files[:step]])
-    with torch.inference_mode():
-        images = normalise(pixels, extractor.dtype)
-    if stage == "route":
+    if stage in ("route", "features"):
+        lots = [
+            torch.stack([torch.from_numpy(decode(data).pixels.copy()) for data in lot]) for lot in _lots(files, step)
+        ]
 
         @torch.inference_mode()
         def route_some() -> int:
+            lots.append(pixels := lots.pop(0))
             extractor.router(normalise(pixels, extractor.dtype)).float().softmax(1)
-            return step
-
-        return route_some
-    if stage == "features":
+            return len(pixels)
 
         @torch.inference_mode()
         def extract_some() -> int:
-            extractor.backbone(images)
-            return step
+            images.append(some := images.pop(0))
+            extractor.backbone(some)
+            return len(some)
 
-        return extract_some
+        with torch.inference_mode():
+            images = [normalise(pixels, extractor.dtype) for pixels in lots]
+        return route_some if stage == "route" else extract_some
     if stage == "score":
-        routed = extractor(pixels.numpy())
-        scorer = bundle.scorer(rows[0]["declared_category"], "cpu", precision)
-        return lambda: len(scorer(routed.layer2, routed.layer3).score)
+        return _scoring(bundle, extractor, precision, rows, files)
     return _writing(bundle, extractor, rows, files, work, pictures=stage == "render")
+
+
+def _scoring(
+    bundle: Any, extractor: Any, precision: Any, rows: list[dict[str, Any]], files: list[bytes]
+) -> Callable[[], int]:
+    """All images of a category in one call, one category after the other, as the job does."""
+    from anomaly_core.preprocess import decode
+
+    images: dict[str, list[Any]] = {}
+    for row, data in zip(rows, files, strict=True):
+        routed = extractor(decode(data).pixels[None])
+        images.setdefault(row["declared_category"], []).append((routed.layer2, routed.layer3))
+    calls = [(bundle.scorer(category, "cpu", precision), of_one) for category, of_one in images.items()]
+
+    def score_some() -> int:
+        calls.append(call := calls.pop(0))
+        scorer, layers = call
+        return sum(len(scorer(layer2, layer3).score) for layer2, layer3 in layers)
+
+    return score_some
+
+
+def _lots(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 def _writing(

@@ -16,10 +16,14 @@ from tests.bench.job import audit
 
 def start_up(bundle: Path, manifest: Path, output: Path, repeats: int) -> dict[str, Any]:
     """Seconds of both, in turns; medians."""
+    from jobs.audit.stages import SHARDS_AT_ONCE  # it brings torch, which the empty pipeline's driver does without
+
+    actors = -(-(os.cpu_count() or 1) // SHARDS_AT_ONCE)  # as many as the audit has
+    command = [sys.executable, "-m", "tests.bench.startup", str(actors)]
     ours, empty = [], []
     for _ in range(repeats):
         ours.append(audit(bundle, manifest, output, 300).timings["seconds_to_first_score"])
-        run = subprocess.run([sys.executable, "-m", "tests.bench.startup"], capture_output=True, text=True, check=True)
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
         empty.append(json.loads(run.stdout.splitlines()[-1]))
     return {"audit": median(ours), "empty_pipeline": median(empty), "all": {"audit": ours, "empty_pipeline": empty}}
 
@@ -42,17 +46,18 @@ class _Model:
 
 
 def main() -> None:
-    """Run the empty pipeline and print the seconds from the start of this process to its first row."""
+    """Run the empty pipeline with so many actors (argument) and print the seconds from the start of this process to its first row."""
     import psutil
     import ray
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    actors = ray.data.ActorPoolStrategy(size=int(sys.argv[1]))
     dataset = (
         ray.data.range(16, override_num_blocks=16)
         .map_batches(_with_torch, batch_size=None, num_cpus=0.5)
-        .map_batches(_Model, batch_size=None, num_cpus=0.4, compute=ray.data.ActorPoolStrategy(size=os.cpu_count()))
+        .map_batches(_Model, batch_size=None, num_cpus=0.4, compute=actors)
         .map_batches(_with_torch, batch_size=None, num_cpus=0.2)
     )
     next(iter(dataset.iter_batches(batch_size=None)))
