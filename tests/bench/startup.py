@@ -46,7 +46,7 @@ class _Model:
 
 
 def main() -> None:
-    """Run the empty pipeline with so many actors (argument) and print the seconds from the start of this process to its first row."""
+    """Run the empty pipeline with so many actors (argument); print the seconds from the process's start to a row."""
     import psutil
     import ray
 
