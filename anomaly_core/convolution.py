@@ -37,7 +37,7 @@ class Convolution:
         self.geometry = ([padding] * 2, [stride] * 2, [1, 1], 1)
         self.weight = weight.to(device, dtype).contiguous(memory_format=torch.channels_last)
         self.bias = bias.to(device, dtype)
-        self.fused = device == "cpu" and fused_convolution_available()
+        self.fused = device == "cpu" and fused_convolution_available(dtype)
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None, relu: bool = True) -> torch.Tensor:
         """x: (N, in, H, W), channels_last. residual: added before the ReLU, of the shape of the result."""
@@ -63,9 +63,14 @@ class Convolution:
         return y.relu_() if relu else y
 
 
-def fused_convolution_available() -> bool:
-    """Whether this build of torch has oneDNN's fused convolution."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+def fused_convolution_available(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether this build of torch has oneDNN's fused convolution, and this CPU the instructions for it.
+
+    In bfloat16 oneDNN refuses CPUs without AVX512, where torch's own convolution is slow but right.
+    """
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def folded(state: Mapping[str, torch.Tensor], convolution: str, norm: str | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -33,6 +33,8 @@ from manifests.schema import (
 
 __all__ = ["FrozenManifest", "Shard", "freeze", "read_shard", "shard_plan"]
 
+# Their pictures are 37 MB: a machine of 16 cores has that many in its object store at once.
+MOST_SHARD_ROWS = 256
 _IDS = pa.schema([pa.field("row", pa.int64()), pa.field("image_id", pa.string())])
 
 
@@ -49,7 +51,7 @@ def freeze(
 
     Each has `frozen_schema(extras)`, one row group per shard, at most 64 of them. The same source and
     settings give the same bytes, hence the same digest. shard_rows: rows of a shard, None for a sixteenth of
-    the manifest but 16 to 512; limit: only so many rows from the start; reserved: names that further columns
+    the manifest but 16 to 256; limit: only so many rows from the start; reserved: names that further columns
     must not have.
 
     Raises ManifestError if the manifest as a whole cannot be used (a bad row is a row with a problem_code),
@@ -72,7 +74,7 @@ def freeze(
             raise ManifestError(f"{source}: was written to while it was read; copy it first and freeze the copy")
         if rows == 0:
             raise ManifestError(f"{source}: the manifest has no rows; check how it was made")
-        shards = shard_plan(rows, shard_rows or min(max(-(-rows // 16), 16), 512))
+        shards = shard_plan(rows, shard_rows or min(max(-(-rows // 16), 16), MOST_SHARD_ROWS))
         problems = _write_parts(work, output, shards)
     schema = pq.read_schema(output / shards[0].part)
     extras = [field.remove_metadata() for field in list(schema)[len(frozen_schema(pa.schema([]))) :]]

@@ -18,6 +18,7 @@ from jobs.access import AllowList
 from jobs.audit.config import AuditConfig
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import cost
+from jobs.audit.turns import cores
 from jobs.cluster_session import ray_session, working_nodes
 from manifests.freeze import FrozenManifest, read_shard
 
@@ -32,7 +33,8 @@ START_AND_END_SECONDS = 25.0
 class Forecast:
     """What is expected of a run. sampled: images that were tried; unread: those that failed, with the last reason.
 
-    bytes_per_image: mean of the files; seconds: on the device, of one core for loading, of one actor for the models.
+    bytes_per_image: mean of the files; seconds: on the device, of one core (its CPU time) for loading, of one actor for
+    the models.
     """
 
     sampled: int
@@ -58,24 +60,28 @@ def forecast(
     allowed = AllowList.of(config.manifest, config.allow)
     limits = Limits(config.max_bytes, config.max_pixels)
     rows = _sample(frozen, parts)
-    sizes, pictures, reason, load = [], [], None, 0.0
+    sizes, pictures, reason, load, waiting = [], [], None, 0.0, 0.0
     for row in rows:
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         try:
             data = fetch(row["uri"], allowed, config.max_bytes, row["version_id"]).data
+            fetched = time.perf_counter() - start
             pictures.append(decode(data, limits, bundle.preprocessing).pixels)
         except (FetchError, ImageError) as error:
             reason = f"{row['uri']}: {error.message}"
             continue
-        load += time.perf_counter() - start
+        waiting += fetched
+        load += time.process_time() - spent
         sizes.append(len(data))
     if not pictures:
         return None
-    model = _model_seconds(bundle, device, precision, np.stack(pictures))
+    model = _model_seconds(bundle, device, precision, config.micro_batch, np.stack(pictures))
     nodes, cpus, gpus = _cluster(device)
     each_load = load / len(pictures)
     alone = min(cpus / each_load, max(1, gpus) / model) if device == "cuda" else cpus / (each_load + model)
-    rate = EFFICIENCY * alone
+    # Fetches wait for storage side by side, so many in each task that loads, of which there is one a core at least.
+    fetches = cpus * config.fetch_threads * len(pictures) / waiting
+    rate = EFFICIENCY * min(alone, fetches)
     duration = frozen.rows / rate + START_AND_END_SECONDS
     unread, mean_size = len(rows) - len(pictures), sum(sizes) / len(sizes)
     return Forecast(len(rows), unread, reason, mean_size, each_load, model, rate, duration, nodes, cpus)
@@ -93,12 +99,14 @@ def _sample(frozen: FrozenManifest, parts: Path) -> list[dict[str, str]]:
     return rows[:SAMPLE]
 
 
-def _model_seconds(bundle: Bundle, device: str, precision: Precision, pixels: np.ndarray) -> float:
+def _model_seconds(
+    bundle: Bundle, device: str, precision: Precision, micro_batch: int | None, pixels: np.ndarray
+) -> float:
     """Seconds an image of router, backbone and one autoencoder, in one thread of a CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        extractor = bundle.extractor(device, precision)
+        extractor = bundle.extractor(device, precision, micro_batch)
         scorer = bundle.scorer(bundle.categories[0], device, precision)
         first = extractor(pixels[: extractor.micro_batch])  # the first ones warm up
         scorer(first.layer2, first.layer3)
@@ -113,7 +121,7 @@ def _model_seconds(bundle: Bundle, device: str, precision: Precision, pixels: np
 def _cluster(device: str) -> tuple[int, int, int]:
     """Nodes, CPUs and GPUs that the run would have: of the cluster that RAY_ADDRESS names, or of this machine."""
     if not os.environ.get("RAY_ADDRESS"):
-        return 1, os.cpu_count() or 1, torch.cuda.device_count() if device == "cuda" else 0
+        return 1, cores(), torch.cuda.device_count() if device == "cuda" else 0
     with ray_session():
         resources = ray.cluster_resources()
         return len(working_nodes()), int(resources.get("CPU", 1)), int(resources.get("GPU", 0))

@@ -103,6 +103,8 @@ def code_version() -> dict[str, str]:
         "torch": str(torch.__version__),
         "torchvision": metadata.version("torchvision"),
         "pillow": PIL.__version__,
+        "imagecodecs": metadata.version("imagecodecs"),
+        "simplejpeg": metadata.version("simplejpeg"),
     }
 
 

@@ -59,8 +59,11 @@ def divide(device: str, scorers: int | None) -> Resources:
         gpus = int(cluster.get("GPU", 0))
         if gpus == 0:
             raise ValueError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
-        count = scorers or gpus
-        return Resources(gpus, 1, 0.7, count, 0, 0.3 * gpus / count, max(1, int(cluster["CPU"]) // (2 * gpus)))
+        # A GPU at least has a scorer, or a share of more than 0.3 would find no place beside the extractors. Ray counts
+        # in ten thousandths, and shares that were rounded up would not fit.
+        count = max(scorers or gpus, gpus)
+        share = (3000 // -(-count // gpus)) / 10_000
+        return Resources(gpus, 1, 0.7, count, 0, share, max(1, int(cluster["CPU"]) // (2 * gpus)))
     extractors = sum(_extractors(node["Resources"]) for node in working_nodes())
     threads = max(1, int(cluster.get("CPU", 1)) // (extractors * SHARDS_AT_ONCE))
     return Resources(

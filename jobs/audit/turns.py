@@ -26,6 +26,20 @@ class _Operation(ctypes.Structure):
     _fields_ = (("number", ctypes.c_ushort), ("change", ctypes.c_short), ("flags", ctypes.c_short))
 
 
+# Longer than any turn: whoever waits so long goes on without, or a process that was stopped in its turn, or killed
+# between making the semaphore and setting it, would hold up every audit of the node.
+PATIENCE = 60
+
+
+class _Time(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+def cores() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def turn() -> Iterator[None]:
     """Hold a core. Never wait for another process inside; where there are no such semaphores, nothing is waited for."""
@@ -47,21 +61,21 @@ def _semaphore(pid: int) -> int | None:
     if not sys.platform.startswith("linux"):
         return None
     libc = _libc()
-    cores = os.cpu_count() or 1
-    key = _KEY + (cores % 0x1000) * 0x1000 + os.getuid() % 0x1000
+    count = cores()
+    key = _KEY + (count % 0x1000) * 0x1000 + os.getuid() % 0x1000
     created = libc.semget(key, 1, _IPC_CREAT | _IPC_EXCL | 0o600)
     if created >= 0:
-        libc.semctl(created, 0, _SETVAL, ctypes.c_int(cores))
+        libc.semctl(created, 0, _SETVAL, ctypes.c_int(count))
         return int(created)
     found = libc.semget(key, 1, 0o600)
     return int(found) if found >= 0 else None
 
 
 def _change(semaphore: int, by: int) -> bool:
-    operation = _Operation(0, by, _SEM_UNDO)
-    while _libc().semop(semaphore, ctypes.byref(operation), 1) != 0:
+    operation, patience = _Operation(0, by, _SEM_UNDO), _Time(PATIENCE, 0)
+    while _libc().semtimedop(semaphore, ctypes.byref(operation), ctypes.c_size_t(1), ctypes.byref(patience)) != 0:
         if ctypes.get_errno() != _EINTR:
-            return False  # it was removed, or the system refuses: go on without
+            return False  # it was removed, the wait was too long, or the system refuses: go on without
     return True
 
 

@@ -28,6 +28,15 @@ def test_this_torch_has_the_fused_convolution() -> None:
     assert fused_convolution_available()
 
 
+def test_bfloat16_runs_unfused_where_the_processor_cannot_fuse_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    weight, bias = torch.ones(2, 3, 1, 1), torch.zeros(2)
+    assert Convolution(weight, bias, 1, "cpu", torch.float32).fused
+    ours = Convolution(weight, bias, 1, "cpu", torch.bfloat16)
+    assert not ours.fused
+    assert ours(torch.ones(1, 3, 2, 2, dtype=torch.bfloat16)).eq(3).all()
+
+
 @pytest.mark.parametrize(("kernel", "stride"), list(itertools.product((1, 3, 7), (1, 2))))
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -38,7 +47,7 @@ def test_equals_convolution_norm_sum_and_relu(
     plain = nn.Conv2d(5, 8, kernel, stride, kernel // 2, bias=False)
     norm = lively(nn.BatchNorm2d(8))
     state = {f"c.{k}": v for k, v in plain.state_dict().items()} | {f"n.{k}": v for k, v in norm.state_dict().items()}
-    monkeypatch.setattr("anomaly_core.convolution.fused_convolution_available", lambda: fused)
+    monkeypatch.setattr("anomaly_core.convolution.fused_convolution_available", lambda dtype: fused)
     ours = Convolution(*folded(state, "c", "n"), stride, "cpu", dtype)
     assert ours.fused == fused
     x = torch.randn(3, 5, 13, 13).contiguous(memory_format=torch.channels_last)

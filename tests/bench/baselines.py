@@ -6,7 +6,6 @@ Run as programs of their own: ``python -m tests.bench.baselines dataloader|refer
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -22,13 +21,15 @@ from torchvision import models, transforms
 
 from anomaly_core.bundle import Bundle, load_bundle, load_pth
 from anomaly_core.heatmap import heatmap, overlay, png, relative_map
+from jobs.audit.turns import cores
 from tests.reference import pipeline
 
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALISED = transforms.Compose(
     [
         transforms.Resize((224, 224)),
         transforms.ToTensor(),
-        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        transforms.Normalize(MEAN, DEVIATION),
     ]
 )
 BATCH = 32
@@ -51,8 +52,8 @@ def dataloader(bundle: Bundle, rows: list[dict[str, Any]], output: Path) -> dict
     """Batches from worker processes, one for each core, models of torchvision in bfloat16 where the bundle says so."""
     dtype = torch.bfloat16 if bundle.precision == "bfloat16" else torch.float32
     router, backbone, caes = _models(bundle, dtype)
-    torch.set_num_threads(os.cpu_count() or 1)
-    loader = DataLoader(Images(rows), batch_size=BATCH, num_workers=os.cpu_count() or 1)
+    torch.set_num_threads(cores())
+    loader = DataLoader(Images(rows), batch_size=BATCH, num_workers=cores())
     results: list[dict[str, Any]] = []
     started, first = time.perf_counter(), 0.0
     with torch.inference_mode():
@@ -70,7 +71,9 @@ def dataloader(bundle: Bundle, rows: list[dict[str, Any]], output: Path) -> dict
                 scores = large.flatten(1).topk(10).values.mean(1)
                 for place, member in enumerate(members):
                     row = rows[int(indices[member])]
-                    results.append(_result(bundle, row, category, float(scores[place]), errors[place], output))
+                    results.append(
+                        _result(bundle, row, category, float(scores[place]), errors[place], images[member], output)
+                    )
             first = first or time.perf_counter()
     pq.write_table(pa.Table.from_pylist(results), output / "results.parquet")
     return {"seconds": time.perf_counter() - first, "images": len(rows) - BATCH, "start": first - started}
@@ -79,7 +82,7 @@ def dataloader(bundle: Bundle, rows: list[dict[str, Any]], output: Path) -> dict
 def reference(bundle: Bundle, rows: list[dict[str, Any]], output: Path) -> dict[str, float]:
     """One image after the other, in float32, with whole networks and hooks."""
     router, backbone, caes = _models(bundle, torch.float32)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     results = []
     in_models = first = 0.0
     with torch.inference_mode():
@@ -94,7 +97,7 @@ def reference(bundle: Bundle, rows: list[dict[str, Any]], output: Path) -> dict[
             errors = pipeline.error_map(features, caes[category](features))
             value = pipeline.score(errors)
             in_models += time.perf_counter() - start
-            results.append(_result(bundle, row, category, value, errors, output))
+            results.append(_result(bundle, row, category, value, errors, image[0], output))
     pq.write_table(pa.Table.from_pylist(results), output / "results.parquet")
     return {"seconds": time.perf_counter() - first, "images": len(rows) - 1, "model_seconds": in_models}
 
@@ -116,13 +119,20 @@ def _models(bundle: Bundle, dtype: torch.dtype) -> tuple[Any, Any, dict[str, Any
 
 
 def _result(
-    bundle: Bundle, row: dict[str, Any], category: str, score: float, errors: torch.Tensor, output: Path
+    bundle: Bundle,
+    row: dict[str, Any],
+    category: str,
+    score: float,
+    errors: torch.Tensor,
+    image: torch.Tensor,
+    output: Path,
 ) -> dict[str, Any]:
     """A row as the job's, with the pictures of what is over the threshold."""
     threshold = bundle.thresholds[category]
     if score >= threshold:
         relative = relative_map(errors.numpy(), threshold, (224, 224))
-        picture = np.asarray(Image.open(row["uri"]).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
+        pixels = image.permute(1, 2, 0).numpy() * DEVIATION + MEAN
+        picture = (255 * pixels).round().clip(0, 255).astype(np.uint8)
         name = Path(row["uri"]).stem
         (output / f"{name}.png").write_bytes(png(heatmap(relative)))
         (output / f"{name}_overlay.png").write_bytes(png(overlay(relative, picture)))

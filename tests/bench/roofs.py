@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jobs.audit.turns import cores
+
 STAGES = ("fetch", "decode", "route", "features", "score", "write", "render")
 ROWS = 60
 
@@ -28,7 +30,7 @@ def _rate(stage: str, bundle: Path, manifest: Path, precision: str, work: Path, 
     context = multiprocessing.get_context("spawn")
     results, go = context.Queue(), context.Event()
     arguments = (stage, bundle, manifest, precision, work, seconds, results, go)
-    processes = [context.Process(target=_work, args=arguments) for _ in range(os.cpu_count() or 1)]
+    processes = [context.Process(target=_work, args=arguments) for _ in range(cores())]
     for process in processes:
         process.start()
     for _ in processes:

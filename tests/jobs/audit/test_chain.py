@@ -50,6 +50,18 @@ def test_how_cores_are_divided(
     assert divide("cpu", 7).scorers == 7
 
 
+@pytest.mark.parametrize("gpus", [1, 2, 3, 8])
+@pytest.mark.parametrize("scorers", [None, 1, 2, 7, 8])
+def test_scorers_find_a_place_on_the_gpus_beside_the_extractors(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, scorers: int | None
+) -> None:
+    monkeypatch.setattr(stages.ray, "cluster_resources", lambda: {"CPU": 16, "GPU": gpus})
+    found = divide("cuda", scorers)
+    assert (found.extractors, found.scorers) == (gpus, max(scorers or gpus, gpus))
+    fit = int((1 - found.extractor_gpus + 1e-9) / found.scorer_gpus)  # on one GPU
+    assert fit * gpus >= found.scorers and found.scorer_gpus == round(found.scorer_gpus, 4)
+
+
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("gpus", [0.0, 0.7])
 def test_a_laptop_and_a_gpu_machine_run_the_same_operators(tmp_path: Path, gpus: float) -> None:
