@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def _step(stage: str, bundle_folder: Path, manifest: Path, precision: Any, work:
     from anomaly_core.preprocess import decode, normalise
     from jobs.access import AllowList
     from jobs.audit.fetch import fetch
+    from jobs.audit.load import _in_lots
 
     torch.set_num_threads(1)
     rows = pq.read_table(manifest).slice(0, ROWS).to_pylist()
@@ -87,26 +89,27 @@ def _step(stage: str, bundle_folder: Path, manifest: Path, precision: Any, work:
         return lambda: len([decode(files[following()])])
     bundle = load_bundle({path.name: path.read_bytes() for path in bundle_folder.iterdir() if path.is_file()})
     extractor = bundle.extractor("cpu", precision)
-    step = extractor.micro_batch
     if stage in ("route", "features"):
         lots = [
-            torch.stack([torch.from_numpy(decode(data).pixels.copy()) for data in lot]) for lot in _lots(files, step)
+            torch.stack([torch.from_numpy(decode(data).pixels.copy()) for data in lot])
+            for lot in _in_lots(files, extractor.micro_batch)
         ]
+
+        with torch.inference_mode():
+            images = cycle(lots if stage == "route" else [normalise(pixels, extractor.dtype) for pixels in lots])
 
         @torch.inference_mode()
         def route_some() -> int:
-            lots.append(pixels := lots.pop(0))
+            pixels = next(images)
             extractor.router(normalise(pixels, extractor.dtype)).float().softmax(1)
             return len(pixels)
 
         @torch.inference_mode()
         def extract_some() -> int:
-            images.append(some := images.pop(0))
+            some = next(images)
             extractor.backbone(some)
             return len(some)
 
-        with torch.inference_mode():
-            images = [normalise(pixels, extractor.dtype) for pixels in lots]
         return route_some if stage == "route" else extract_some
     if stage == "score":
         return _scoring(bundle, extractor, precision, rows, files)
@@ -123,18 +126,13 @@ def _scoring(
     for row, data in zip(rows, files, strict=True):
         routed = extractor(decode(data).pixels[None])
         images.setdefault(row["declared_category"], []).append((routed.layer2, routed.layer3))
-    calls = [(bundle.scorer(category, "cpu", precision), of_one) for category, of_one in images.items()]
+    calls = cycle([(bundle.scorer(category, "cpu", precision), of_one) for category, of_one in images.items()])
 
     def score_some() -> int:
-        calls.append(call := calls.pop(0))
-        scorer, layers = call
+        scorer, layers = next(calls)
         return sum(len(scorer(layer2, layer3).score) for layer2, layer3 in layers)
 
     return score_some
-
-
-def _lots(items: list[Any], size: int) -> list[list[Any]]:
-    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 def _writing(
