@@ -20,6 +20,7 @@ from anomaly_core.device import Precision
 from anomaly_core.preprocess import SIZE
 from jobs.audit.figures import Meter, ProcessorTime, Spent
 from jobs.audit.layers import pack
+from jobs.audit.orphans import end_with_parent
 from jobs.audit.registry import ScorerSettings
 from jobs.audit.score import Packed, Scorer
 from jobs.audit.turns import turn
@@ -71,6 +72,7 @@ class Extract:
     """
 
     def __init__(self, settings: ExtractSettings, registry: Any):
+        end_with_parent()
         self.settings, self.registry = settings, registry
         torch.set_num_threads(settings.threads)
         bundle: Bundle = ray.get(ray.get(registry.bundle.remote())[0])

@@ -23,6 +23,7 @@ from jobs.access import AllowList
 from jobs.audit.child import DecodingChild
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import Meter
+from jobs.audit.orphans import end_with_parent
 from jobs.audit.turns import turn
 from jobs.storage import StorageAccessError, filesystem, join, path_of
 from manifests.freeze import read_shard
@@ -203,4 +204,5 @@ def _fail(result: dict[str, Any], stage: str, code: str, message: str) -> None:
 
 def load_shard(descriptor: pa.Table, settings: LoadSettings, registry: Any) -> pa.Table:
     """The load stage as a function, for Ray tasks."""
+    end_with_parent()
     return Load(settings, registry)(descriptor)

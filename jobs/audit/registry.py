@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from jobs.audit.figures import Spent
+from jobs.audit.orphans import end_with_parent
 
 if TYPE_CHECKING:
     from anomaly_core.device import Precision
@@ -47,6 +48,7 @@ class Registry:
 
         References come in containers, because Ray would fetch bare ones.
         """
+        end_with_parent()
         self.settings, self.bundle_reference, self.cae_files = settings, bundle, cae_files
         self.actors: list[Any] = []
         self.owners: dict[str, list[int]] = {}

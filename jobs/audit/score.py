@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import ray
 
+from jobs.audit.orphans import end_with_parent
 from jobs.audit.registry import ScorerSettings
 from jobs.audit.turns import turn
 
@@ -27,6 +28,7 @@ class Scorer:
     def __init__(self, settings: ScorerSettings):
         import torch
 
+        end_with_parent()
         self.settings = settings
         torch.set_num_threads(settings.threads)
         self.scorers: dict[str, CategoryScorer] = {}

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.audit.figures import Meter
+from jobs.audit.orphans import end_with_parent
 from jobs.audit.render import RenderSettings, render
 from jobs.audit.results import file_metadata, shard_schema
 from jobs.storage import join, write_bytes
@@ -94,4 +95,5 @@ def _result(table: pa.Table, rows: list[dict[str, Any]], extras: pa.Schema, as_t
 
 def write_shard(table: pa.Table, settings: WriteSettings, registry: Any) -> pa.Table:
     """The write stage as a function, for Ray tasks."""
+    end_with_parent()
     return Write(settings, registry)(table)
