@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from jobs.audit.config import AuditConfig, ErrorBudget
+from jobs.audit.run import Outcome, audit
 from jobs.cluster_session import ray_session
 from tests.bundles import random_pixels, write_random_bundle
 
@@ -33,6 +36,28 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("archive")
     write_archive(root)
     return root
+
+
+def config(archive: Path, bundle: str, output: Path, **settings: Any) -> AuditConfig:
+    """An audit of the archive in nine shards, whose seven failures are within its budget."""
+    defaults: dict[str, Any] = {
+        "manifest": str(archive / "manifest.csv"),
+        "bundle": bundle,
+        "output": str(output),
+        "run_date": "2026-01-02",
+        "shard_rows": 4,
+        "max_failed": ErrorBudget(count=7),
+    }
+    return AuditConfig(**(defaults | settings))
+
+
+@pytest.fixture(scope="package")
+def run(
+    ray_cluster: None, archive: Path, bundle: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Outcome]:
+    """An audit that nothing disturbed: its output folder, and how it ended. Tests read it and leave it as it is."""
+    output = tmp_path_factory.mktemp("run")
+    return output, audit(config(archive, bundle, output))
 
 
 EXPECTED_FAILURES = {

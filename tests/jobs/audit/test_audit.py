@@ -15,35 +15,17 @@ from PIL import Image
 from anomaly_core.bundle import Bundle
 from anomaly_core.inspector import Inspector
 from jobs.audit import exits
-from jobs.audit.config import AuditConfig, ErrorBudget
+from jobs.audit.config import ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.results import COLUMNS, result_schema, shard_schema
 from jobs.audit.run import Outcome, audit
 from jobs.bundles import read_bundle
 from manifests.schema import KNOWN_COLUMNS
 from tests.bundles import write_random_bundle
-from tests.jobs.audit.conftest import EXPECTED_FAILURES, GOOD, ROWS
+from tests.jobs.audit.conftest import EXPECTED_FAILURES, GOOD, ROWS, config
 from tests.jobs.audit.tables import published, stable
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-
-
-def config(archive: Path, bundle: str, output: Path, **settings: Any) -> AuditConfig:
-    defaults: dict[str, Any] = {
-        "manifest": str(archive / "manifest.csv"),
-        "bundle": bundle,
-        "output": str(output),
-        "run_date": "2026-01-02",
-        "shard_rows": 9,
-        "max_failed": ErrorBudget(count=7),
-    }
-    return AuditConfig(**(defaults | settings))
-
-
-@pytest.fixture(scope="module")
-def run(archive: Path, bundle: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
-    output = tmp_path_factory.mktemp("run")
-    return output, audit(config(archive, bundle, output))
 
 
 def test_every_row_comes_out_once_with_its_reason(run: tuple[Path, Outcome]) -> None:
@@ -132,9 +114,9 @@ def test_pictures_are_made_for_rows_that_want_one(run: tuple[Path, Outcome], arc
 def test_shards_hold_the_error_map(run: tuple[Path, Outcome]) -> None:
     output, _outcome = run
     shards = sorted((output / "runs" / "2026-01-02" / "audit" / "shards").iterdir())
-    assert [p.name for p in shards] == [f"shard-{i:06d}.parquet" for i in range(4)]
+    assert [p.name for p in shards] == [f"shard-{i:06d}.parquet" for i in range(9)]
     tables = [pq.read_table(p) for p in shards]
-    assert [t.num_rows for t in tables] == [9, 9, 9, 7]
+    assert [t.num_rows for t in tables] == [4] * 8 + [2]
     extras = tables[0].select(["batch"]).schema
     assert tables[0].schema.remove_metadata() == shard_schema(extras).remove_metadata()
     assert [r for t in tables for r in t["row"].to_pylist()] == list(range(ROWS))
@@ -178,7 +160,7 @@ def test_another_bundle_is_refused(run: tuple[Path, Outcome], archive: Path, tmp
 
 def test_missing_shards_only_are_scored(archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path) -> None:
     first = audit(config(archive, bundle, tmp_path, name="again"))
-    assert first.scored_shards == 4
+    assert first.scored_shards == 9
     folder = tmp_path / "runs" / "2026-01-02" / "again"
     (folder / "_SUCCESS").unlink()
     (folder / "shards" / "shard-000001.parquet").unlink()
@@ -188,7 +170,7 @@ def test_missing_shards_only_are_scored(archive: Path, bundle: str, run: tuple[P
     # Without a date, the unfinished run of the same manifest and bundle comes before a new one.
     second = audit(config(archive, bundle, tmp_path, name="again", run_date=None))
     assert second.record.run_id == "2026-01-02/again"
-    assert (second.scored_shards, second.earlier_shards) == (2, 2)
+    assert (second.scored_shards, second.earlier_shards) == (2, 7)
     assert second.record.starts == 2
     for name, time in kept.items():
         assert (folder / "shards" / name).stat().st_mtime_ns == time

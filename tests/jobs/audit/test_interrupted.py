@@ -11,8 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from jobs.audit import exits
+from jobs.audit.run import Outcome
+from jobs.cli import app
 from tests.jobs.audit.conftest import GOOD, ROWS
 from tests.jobs.audit.tables import published, stable
 
@@ -54,6 +57,17 @@ def wait_for_shards(process: subprocess.Popen[str], output: Path, count: int) ->
         time.sleep(0.02)
 
 
+def refused(first: subprocess.Popen[str], archive: Path, bundle: str, output: Path) -> str:
+    """What a second process on the same run says; the first one is stopped meanwhile, or it might be done before."""
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = finish(archive, bundle, output)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert second.returncode == exits.LOCKED, second.stderr
+    return second.stderr
+
+
 def finish(archive: Path, bundle: str, output: Path) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         command(archive, bundle, output), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
@@ -62,17 +76,7 @@ def finish(archive: Path, bundle: str, output: Path) -> subprocess.CompletedProc
     return done
 
 
-@pytest.fixture(scope="module")
-def undisturbed(archive: Path, bundle: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("undisturbed")
-    done = finish(archive, bundle, output)
-    assert done.returncode == exits.COMMITTED, done.stderr
-    assert f"{ROWS} images: {GOOD} scored, 8 failed" in done.stderr
-    assert "read_parquet" in done.stderr
-    return output
-
-
-def test_killed_driver(archive: Path, bundle: str, undisturbed: Path, tmp_path: Path) -> None:
+def test_killed_driver(archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path) -> None:
     process = start(archive, bundle, tmp_path)
     wait_for_shards(process, tmp_path, 3)
     os.kill(process.pid, signal.SIGKILL)
@@ -85,16 +89,20 @@ def test_killed_driver(archive: Path, bundle: str, undisturbed: Path, tmp_path: 
     assert done.returncode == exits.COMMITTED, done.stderr
     assert f"{9 - len(left)} to do" in done.stderr
     assert f"{len(left)} shards were there from an earlier start" in done.stderr
+    assert f"{ROWS} images: {GOOD} scored, 8 failed" in done.stderr
+    assert "read_parquet" in done.stderr
     after = shards(tmp_path)
     assert {name: after[name] for name in left} == left
-    assert stable(published(tmp_path)) == stable(published(undisturbed))
+    assert stable(published(tmp_path)) == stable(published(run[0]))
 
 
-def test_terminated_run_exits_with_130_and_is_resumed(
-    archive: Path, bundle: str, undisturbed: Path, tmp_path: Path
+def test_a_second_process_is_refused_and_a_terminated_one_exits_with_130_and_is_resumed(
+    archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path
 ) -> None:
     process = start(archive, bundle, tmp_path)
-    wait_for_shards(process, tmp_path, 2)
+    wait_for_shards(process, tmp_path, 1)
+    second = refused(process, archive, bundle, tmp_path)
+    assert f"pid {process.pid}" in second
     begun = time.monotonic()
     process.terminate()
     _, said = process.communicate(timeout=30)
@@ -105,33 +113,32 @@ def test_terminated_run_exits_with_130_and_is_resumed(
     assert list(tmp_path.glob("results/**/*")) == []
     done = finish(archive, bundle, tmp_path)
     assert done.returncode == exits.COMMITTED, done.stderr
-    assert stable(published(tmp_path)) == stable(published(undisturbed))
+    assert stable(published(tmp_path)) == stable(published(run[0]))
 
 
-def test_second_process_on_the_same_run_is_refused(archive: Path, bundle: str, tmp_path: Path) -> None:
-    process = start(archive, bundle, tmp_path)
-    wait_for_shards(process, tmp_path, 1)
-    second = finish(archive, bundle, tmp_path)
-    assert second.returncode == exits.LOCKED, second.stderr
-    assert f"pid {process.pid}" in second.stderr
-    _, said = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == exits.COMMITTED, said
-
-
-def test_wrong_arguments_exit_with_2(archive: Path, bundle: str, tmp_path: Path) -> None:
-    for extra, named in (
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
         (["--max-failed", "many", "--name", "../up"], "--max-failed many"),
         (["--run-date", "yesterday", "--name", "../up"], "--name"),
-        (["--bundle", str(tmp_path / "nowhere")], "there is no bundle"),
-        (["--manifest", str(tmp_path / "none.csv")], "no such manifest"),
+        (["--bundle", "{folder}/nowhere"], "there is no bundle"),
+        (["--manifest", "{folder}/none.csv"], "no such manifest"),
         (["--precision", "bfloat16"], "calibrated in float32"),
-    ):
-        done = subprocess.run(
-            [*command(archive, bundle, tmp_path / "out"), *extra], cwd=ROOT, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == exits.USAGE, (extra, done.stderr)
-        assert named in done.stderr.replace("\n", " ")
+    ],
+)
+def test_wrong_arguments_exit_with_2(archive: Path, bundle: str, tmp_path: Path, extra: list[str], named: str) -> None:
+    words = [word.format(folder=tmp_path) for word in extra]
+    done = CliRunner().invoke(app, [*command(archive, bundle, tmp_path / "out")[3:], *words])
+    assert done.exit_code == exits.USAGE, done.output
+    assert named in done.output.replace("\n", " ")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_process_itself_exits_with_2(archive: Path, bundle: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*command(archive, str(tmp_path / "nowhere"), tmp_path / "out")], cwd=ROOT, capture_output=True, timeout=120
+    )
+    assert (done.returncode, b"there is no bundle" in done.stderr) == (exits.USAGE, True), done.stderr
 
 
 def test_dry_run_writes_nothing(archive: Path, bundle: str, tmp_path: Path) -> None:
