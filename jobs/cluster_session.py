@@ -36,6 +36,11 @@ def working_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
 
 
+def joins_cluster() -> bool:
+    """Whether ``ray_session`` uses a Ray that is there already, instead of starting an embedded one."""
+    return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+
+
 @contextmanager
 def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
     """Ray for the length of the context.
@@ -52,7 +57,7 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     ours = signal.getsignal(signal.SIGTERM)
-    if os.environ.get("RAY_ADDRESS"):
+    if joins_cluster():
         ray.init(logging_level=logging.WARNING)
     else:
         # "local" and not "auto": the file of a head that was killed would make it look for a cluster that is gone.

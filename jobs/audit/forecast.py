@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -19,7 +19,7 @@ from jobs.audit.config import AuditConfig
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import cost
 from jobs.audit.turns import cores
-from jobs.cluster_session import ray_session, working_nodes
+from jobs.cluster_session import working_nodes
 from manifests.freeze import FrozenManifest, read_shard
 
 SAMPLE = 24
@@ -54,9 +54,18 @@ class Forecast:
 
 
 def forecast(
-    config: AuditConfig, bundle: Bundle, device: str, precision: Precision, frozen: FrozenManifest, parts: Path
+    config: AuditConfig,
+    bundle: Bundle,
+    device: str,
+    precision: Precision,
+    frozen: FrozenManifest,
+    parts: Path,
+    to_do: int,
 ) -> Forecast | None:
-    """Fetch, decode and score a sample. parts: the folder of the frozen manifest. None if no image could be read."""
+    """Fetch, decode and score a sample. parts: the folder of the frozen manifest; to_do: rows that would be scored.
+
+    None if no image could be read.
+    """
     allowed = AllowList.of(config.manifest, config.allow)
     limits = Limits(config.max_bytes, config.max_pixels)
     rows = _sample(frozen, parts)
@@ -75,14 +84,14 @@ def forecast(
         sizes.append(len(data))
     if not pictures:
         return None
-    model = _model_seconds(bundle, device, precision, config.micro_batch, np.stack(pictures))
+    model = _model_seconds_where_the_device_is(bundle, device, precision, config.micro_batch, np.stack(pictures))
     nodes, cpus, gpus = _cluster(device)
     each_load = load / len(pictures)
     alone = min(cpus / each_load, max(1, gpus) / model) if device == "cuda" else cpus / (each_load + model)
     # Fetches wait for storage side by side, so many in each task that loads, of which there is one a core at least.
     fetches = cpus * config.fetch_threads * len(pictures) / waiting
     rate = EFFICIENCY * min(alone, fetches)
-    duration = frozen.rows / rate + START_AND_END_SECONDS
+    duration = to_do / rate + START_AND_END_SECONDS
     unread, mean_size = len(rows) - len(pictures), sum(sizes) / len(sizes)
     return Forecast(len(rows), unread, reason, mean_size, each_load, model, rate, duration, nodes, cpus)
 
@@ -97,6 +106,13 @@ def _sample(frozen: FrozenManifest, parts: Path) -> list[dict[str, str]]:
         table = read_shard(parts / shard.part, shard.row_group).select(["uri", "version_id", "problem_code"])
         rows += [row for row in table.to_pylist() if row["problem_code"] is None][:each]
     return rows[:SAMPLE]
+
+
+def _model_seconds_where_the_device_is(bundle: Bundle, device: str, *rest: Any) -> float:
+    if device == "cpu" or torch.cuda.is_available():
+        return _model_seconds(bundle, device, *rest)
+    seconds: float = ray.get(ray.remote(_model_seconds).options(num_gpus=1).remote(bundle, device, *rest))
+    return seconds
 
 
 def _model_seconds(
@@ -119,9 +135,8 @@ def _model_seconds(
 
 
 def _cluster(device: str) -> tuple[int, int, int]:
-    """Nodes, CPUs and GPUs that the run would have: of the cluster that RAY_ADDRESS names, or of this machine."""
-    if not os.environ.get("RAY_ADDRESS"):
+    """Nodes, CPUs and GPUs that the run would have: of the cluster that is joined, or of this machine."""
+    if not ray.is_initialized():
         return 1, cores(), torch.cuda.device_count() if device == "cuda" else 0
-    with ray_session():
-        resources = ray.cluster_resources()
-        return len(working_nodes()), int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+    resources = ray.cluster_resources()
+    return len(working_nodes()), int(resources.get("CPU", 1)), int(resources.get("GPU", 0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ import ray
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.bundle_manifest import BundleError, cae_file
-from anomaly_core.device import Precision, resolve_device
+from anomaly_core.device import Precision
 from anomaly_core.preprocess import Limits
 from jobs.access import AllowList
 from jobs.audit import exits
@@ -40,10 +41,10 @@ from jobs.audit.plan import (
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
 from jobs.audit.registry import Registry, ScorerSettings
 from jobs.audit.render import RenderSettings
-from jobs.audit.stages import Resources, chain, divide, machine
+from jobs.audit.stages import Resources, chain, cluster_device, divide, machine
 from jobs.audit.write import WriteSettings
 from jobs.bundles import read_bundle, run_precision
-from jobs.cluster_session import ray_session
+from jobs.cluster_session import joins_cluster, ray_session
 from jobs.storage import StorageAccessError, exists, scratch, write_bytes
 from manifests.freeze import FrozenManifest
 
@@ -73,7 +74,11 @@ def audit(config: AuditConfig, watcher: Watcher | None = None) -> Outcome:
 
     Raises AuditError with the exit code; whatever is written by then is gone on with by a rerun.
     """
-    watcher = watcher or Watcher()
+    with _cluster(config):
+        return _audit(config, watcher or Watcher())
+
+
+def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
     bundle, device, precision, doubts = _open(config)
     for warning in (*bundle.warnings, *doubts):
         watcher.said(warning)
@@ -98,9 +103,13 @@ def audit(config: AuditConfig, watcher: Watcher | None = None) -> Outcome:
 
 @dataclass(frozen=True)
 class Preview:
-    """What an audit would do. expected: None if no image of a sample could be read."""
+    """What an audit would do. to_do: rows without those of shards that are there from an earlier start.
+
+    expected: None if no image of a sample could be read.
+    """
 
     frozen: FrozenManifest
+    to_do: int
     bundle: Bundle
     device: str
     precision: Precision
@@ -110,21 +119,29 @@ class Preview:
 
 def dry_run(config: AuditConfig) -> Preview:
     """Check everything that an audit checks before it starts, score a sample, and write nothing. Raises AuditError."""
-    bundle, device, precision, _ = _open(config)
-    folder = choose_folder(config, bundle)
-    with scratch() as local:
+    with _cluster(config), scratch() as local:
+        bundle, device, precision, _ = _open(config)
+        folder = choose_folder(config, bundle)
         frozen = freeze_manifest(config, local)
-        record = read_record(folder)
+        record, to_do = read_record(folder), frozen.rows
         if record is not None:
-            check_same(config, record, parts_of(config, bundle, precision, frozen), finished=exists(folder.success))
-        expected = forecast(config, bundle, device, precision, frozen, local / "frozen")
-    return Preview(frozen, bundle, device, precision, folder, expected)
+            finished = exists(folder.success)
+            check_same(config, record, parts_of(config, bundle, precision, frozen), finished=finished)
+            missing = () if finished else missing_shards(folder, record, frozen)
+            to_do = sum(shard.rows for shard in frozen.shards if shard.index in set(missing))
+        expected = forecast(config, bundle, device, precision, frozen, local / "frozen", to_do)
+    return Preview(frozen, to_do, bundle, device, precision, folder, expected)
+
+
+def _cluster(config: AuditConfig) -> AbstractContextManager[None]:
+    """A cluster that is there is joined first, because it decides on the device; one of our own starts when needed."""
+    return ray_session(config.object_store_memory) if joins_cluster() else nullcontext()
 
 
 def _open(config: AuditConfig) -> tuple[Bundle, str, Precision, list[str]]:
     """The verified bundle, the device and precision to score in, and what is doubtful about them."""
     try:
-        device = resolve_device(config.device)
+        device = cluster_device(config.device)
         bundle = read_bundle(config.bundle, config.backbone_weights, config.backbone_form)
         precision, doubts = run_precision(bundle, config.precision, device)
     except (BundleError, ValueError) as error:

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
+from anomaly_core.device import resolve_device
 from jobs.audit.extract import Extract, ExtractSettings
 from jobs.audit.figures import Machine
 from jobs.audit.load import LoadSettings, load_shard
@@ -31,6 +32,7 @@ EXTRACTOR_MEMORY = 1.5 * 2**30
 SHARDS_AT_ONCE = 2
 # A scorer for four cores: autoencoder, pools and score are a sixth of what an image costs.
 EXTRACTORS_PER_SCORER = 2
+_NO_GPU = "--device cuda: the Ray cluster has no GPU; use --device cpu or auto"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,20 @@ class Resources:
     threads: int
 
 
+def cluster_device(choice: str) -> str:
+    """``auto``, ``cpu`` or ``cuda`` to the device of the extracting actors.
+
+    That of the cluster, if one is joined: its driver often runs on a node without a GPU. Else of this machine.
+    Raises ValueError if cuda is asked for and is not there.
+    """
+    if not ray.is_initialized():
+        return resolve_device(choice)
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if choice == "cuda" and not gpus:
+        raise ValueError(_NO_GPU)
+    return "cuda" if choice == "auto" and gpus else "cpu" if choice == "auto" else choice
+
+
 def divide(device: str, scorers: int | None) -> Resources:
     """Resources for the stages, from what the cluster has.
 
@@ -58,7 +74,7 @@ def divide(device: str, scorers: int | None) -> Resources:
     if device == "cuda":
         gpus = int(cluster.get("GPU", 0))
         if gpus == 0:
-            raise ValueError("--device cuda: the Ray cluster has no GPU; use --device cpu or auto")
+            raise ValueError(_NO_GPU)
         # A GPU at least has a scorer, or a share of more than 0.3 would find no place beside the extractors. Ray counts
         # in ten thousandths, and shares that were rounded up would not fit.
         count = max(scorers or gpus, gpus)

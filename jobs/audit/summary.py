@@ -70,7 +70,7 @@ def print_plan(config: AuditConfig, preview: Preview) -> None:
     for key, value in (
         ("run", preview.folder.run_id),
         ("manifest", config.manifest),
-        ("rows", f"{frozen.rows:,}"),
+        ("rows", f"{frozen.rows:,}" + (f", {preview.to_do:,} to do" if preview.to_do < frozen.rows else "")),
         ("rows with problems", ", ".join(f"{n} {code}" for code, n in sorted(frozen.problems.items())) or "none"),
         ("shards", f"{len(frozen.shards):,}"),
         ("bundle", f"{config.bundle} ({bundle.digest[:12]})"),
@@ -85,7 +85,7 @@ def print_plan(config: AuditConfig, preview: Preview) -> None:
 
 
 def _expected(config: AuditConfig, preview: Preview) -> list[tuple[str, str]]:
-    expected, rows = preview.expected, preview.frozen.rows
+    expected, rows = preview.expected, preview.to_do
     if expected is None:
         return [("expected", "unknown: no image of the sample could be read")]
     told = [

@@ -18,7 +18,7 @@ from jobs.audit import exits
 from jobs.audit.config import ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.results import COLUMNS, result_schema, shard_schema
-from jobs.audit.run import Outcome, audit
+from jobs.audit.run import Outcome, audit, dry_run
 from jobs.bundles import read_bundle
 from manifests.schema import KNOWN_COLUMNS
 from tests.bundles import write_random_bundle
@@ -167,6 +167,7 @@ def test_missing_shards_only_are_scored(archive: Path, bundle: str, run: tuple[P
     damaged = folder / "shards" / "shard-000003.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-9])
     kept = {p.name: p.stat().st_mtime_ns for p in (folder / "shards").iterdir() if p != damaged}
+    assert dry_run(config(archive, bundle, tmp_path, name="again")).to_do == 4 + 2
     # Without a date, the unfinished run of the same manifest and bundle comes before a new one.
     second = audit(config(archive, bundle, tmp_path, name="again", run_date=None))
     assert second.record.run_id == "2026-01-02/again"

@@ -15,7 +15,7 @@ from jobs.audit import stages
 from jobs.audit.extract import ExtractSettings
 from jobs.audit.load import LoadSettings
 from jobs.audit.render import RenderSettings, render
-from jobs.audit.stages import Resources, chain, divide
+from jobs.audit.stages import Resources, chain, cluster_device, divide
 from jobs.audit.write import Write
 from tests.jobs.audit.stages import Deaf, write_settings
 
@@ -60,6 +60,20 @@ def test_scorers_find_a_place_on_the_gpus_beside_the_extractors(
     assert (found.extractors, found.scorers) == (gpus, max(scorers or gpus, gpus))
     fit = int((1 - found.extractor_gpus + 1e-9) / found.scorer_gpus)  # on one GPU
     assert fit * gpus >= found.scorers and found.scorer_gpus == round(found.scorer_gpus, 4)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "choice", "device"), [(2, "auto", "cuda"), (2, "cuda", "cuda"), (2, "cpu", "cpu"), (0, "auto", "cpu")]
+)
+def test_the_cluster_decides_on_the_device_not_the_machine_of_the_driver(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, choice: str, device: str
+) -> None:
+    monkeypatch.setattr(stages.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(stages.ray, "cluster_resources", lambda: {"CPU": 16, "GPU": gpus} if gpus else {"CPU": 16})
+    assert cluster_device(choice) == device
+    monkeypatch.setattr(stages.ray, "cluster_resources", lambda: {"CPU": 16})
+    with pytest.raises(ValueError, match="the Ray cluster has no GPU"):
+        cluster_device("cuda")
 
 
 @pytest.mark.usefixtures("ray_cluster")
