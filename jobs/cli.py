@@ -102,8 +102,9 @@ def audit(
     ] = None,
     fetch_threads: Annotated[int, typer.Option(min=1, max=256, help="Fetches at once in a load task.")] = 16,
     object_store_memory: Annotated[
-        int, typer.Option(min=256, help="Object store of an embedded Ray, in MiB: what stages hold between them.")
-    ] = 2048,
+        int | None,
+        typer.Option(min=256, help="Object store of an embedded Ray, in MiB: what stages hold (default: 512 a core)."),
+    ] = None,
     price: Annotated[
         float | None, typer.Option(min=0, help="Price of a node for an hour: plan and summary then tell the cost.")
     ] = None,
@@ -138,7 +139,7 @@ def audit(
         "scoring": scoring.value,
         "micro_batch": micro_batch,
         "fetch_threads": fetch_threads,
-        "object_store_memory": object_store_memory * 2**20,
+        "object_store_memory": object_store_memory and object_store_memory * 2**20,
         "price_per_node_hour": price,
         "accept_code_change": accept_code_change,
     }

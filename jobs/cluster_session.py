@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import ray
+
+from jobs.cores import cores
 
 # They tell of settings that we chose, at every start.
 _CHATTY = (
@@ -29,6 +32,10 @@ SYSTEM = {
     "task_events_report_interval_ms": 0,
     "event_stats": False,
 }
+# Of the object store of an embedded Ray, of which Ray Data spends half: for two cores, two shards of 256 rows that are
+# extracted and some that wait, 38 MB each.
+STORE_BYTES_A_CORE = 512 * 2**20
+STORE_OF_MEMORY = 0.3
 
 
 def working_nodes() -> list[dict[str, Any]]:
@@ -41,6 +48,11 @@ def joins_cluster() -> bool:
     return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
 
 
+def store_bytes(held: int = 0) -> int:
+    """Bytes for the object store of an embedded Ray. held: what lies in it for the whole session."""
+    return min(STORE_BYTES_A_CORE * cores() + held, int(STORE_OF_MEMORY * psutil.virtual_memory().total))
+
+
 @contextmanager
 def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
     """Ray for the length of the context.
@@ -48,7 +60,7 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
     Inside ``ray job submit``, or where RAY_ADDRESS is set, that cluster; else an embedded one. A Ray that is already
     initialised is used and left as it is.
 
-    object_store_memory: bytes, of the embedded one.
+    object_store_memory: bytes, of the embedded one; None for ``store_bytes()``.
     """
     if ray.is_initialized():
         yield
@@ -63,7 +75,7 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
         # "local" and not "auto": the file of a head that was killed would make it look for a cluster that is gone.
         ray.init(
             address="local",
-            object_store_memory=object_store_memory,
+            object_store_memory=object_store_memory or store_bytes(),
             include_dashboard=False,
             logging_level=logging.WARNING,
             log_to_driver=True,

@@ -84,7 +84,7 @@ class AuditConfig(BaseModel):
     scorers: int | None = Field(default=None, ge=1)
     scoring: Literal["actors", "extractor"] = "actors"
     price_per_node_hour: float | None = Field(default=None, ge=0)
-    object_store_memory: int = Field(default=2 * 2**30, ge=256 * 2**20)
+    object_store_memory: int | None = Field(default=None, ge=256 * 2**20)
 
     @field_validator("manifest", "bundle", "output")
     @classmethod

@@ -18,8 +18,8 @@ from jobs.access import AllowList
 from jobs.audit.config import AuditConfig
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import cost
-from jobs.audit.turns import cores
 from jobs.cluster_session import working_nodes
+from jobs.cores import cores
 from manifests.freeze import FrozenManifest, read_shard
 
 SAMPLE = 24

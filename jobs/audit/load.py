@@ -102,7 +102,7 @@ class Load:
             if child is not None:
                 results = (self._decode(f.result(), child) for f in fetched)
             else:
-                results = self._in_time(_ahead(decoder, self._decode_in_turn, _in_lots(fetched, DECODED_AT_ONCE), 1))
+                results = self._in_time(_ahead(decoder, self._decode_in_turn, in_lots(fetched, DECODED_AT_ONCE), 1))
             for result in results:
                 denied = denied + 1 if result["error_code"] == "access_denied" else 0
                 if denied >= DENIED_IN_A_ROW:
@@ -188,7 +188,7 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[..., Any], rows: Iterabl
     yield from begun
 
 
-def _in_lots(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def in_lots(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     remaining = iter(items)
     while lot := list(islice(remaining, size)):
         yield lot

@@ -44,7 +44,7 @@ from jobs.audit.render import RenderSettings
 from jobs.audit.stages import Resources, chain, cluster_device, divide, machine
 from jobs.audit.write import WriteSettings
 from jobs.bundles import read_bundle, run_precision
-from jobs.cluster_session import joins_cluster, ray_session
+from jobs.cluster_session import joins_cluster, ray_session, store_bytes
 from jobs.storage import StorageAccessError, exists, scratch, write_bytes
 from manifests.freeze import FrozenManifest
 
@@ -74,7 +74,7 @@ def audit(config: AuditConfig, watcher: Watcher | None = None) -> Outcome:
 
     Raises AuditError with the exit code; whatever is written by then is gone on with by a rerun.
     """
-    with _cluster(config):
+    with _cluster():
         return _audit(config, watcher or Watcher())
 
 
@@ -119,7 +119,7 @@ class Preview:
 
 def dry_run(config: AuditConfig) -> Preview:
     """Check everything that an audit checks before it starts, score a sample, and write nothing. Raises AuditError."""
-    with _cluster(config), scratch() as local:
+    with _cluster(), scratch() as local:
         bundle, device, precision, _ = _open(config)
         folder = choose_folder(config, bundle)
         frozen = freeze_manifest(config, local)
@@ -133,9 +133,9 @@ def dry_run(config: AuditConfig) -> Preview:
     return Preview(frozen, to_do, bundle, device, precision, folder, expected)
 
 
-def _cluster(config: AuditConfig) -> AbstractContextManager[None]:
+def _cluster() -> AbstractContextManager[None]:
     """A cluster that is there is joined first, because it decides on the device; one of our own starts when needed."""
-    return ray_session(config.object_store_memory) if joins_cluster() else nullcontext()
+    return ray_session() if joins_cluster() else nullcontext()
 
 
 def _open(config: AuditConfig) -> tuple[Bundle, str, Precision, list[str]]:
@@ -174,7 +174,8 @@ def _score(
     plan.record.save(plan.folder)
     if not plan.missing:
         return {}
-    with ray_session(config.object_store_memory):
+    files = sum(map(len, bundle.files.values()))
+    with ray_session(config.object_store_memory or store_bytes(files)):
         resources = divide(device, config.scorers)
         scoring = _scorer_settings(bundle, precision, device, resources)
         registry = _registry(bundle, scoring)

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+from jobs.cores import cores
+
 _IPC_CREAT, _IPC_EXCL, _SEM_UNDO, _SETVAL, _EINTR = 0o1000, 0o2000, 0x1000, 16, 4
 # One semaphore for a user and a number of cores: audits that share a node share its cores, and one that is given
 # another number does not find the semaphore of the old one. The first byte is "l".
@@ -33,11 +35,6 @@ PATIENCE = 60
 
 class _Time(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-def cores() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

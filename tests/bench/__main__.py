@@ -69,7 +69,11 @@ def _throughput(asked: Asked, format: str = "png") -> dict[str, Any]:
         before = roof()
         jobs.append(further_images(bundle, manifest, folder / "out", few, few + images, 1, ())[0])
         # Before and after: a machine that shares its processors with others is now faster, now slower.
-        ratios.append(jobs[-1]["images_per_second"] / mean((before, roof())))
+        after = roof()
+        ratios.append(jobs[-1]["images_per_second"] / mean((before, after)))
+        console.print(
+            f"roof {before:.1f} and {after:.1f}, job {jobs[-1]['images_per_second']:.1f}: {ratios[-1]:.3f}", style="dim"
+        )
         ways["dataloader"].append(_way("dataloader", folder, manifest, images))
         ways["reference"].append(_way("reference", folder, manifest, min(images, 200)))
     rates = {stage: median(one[stage] for one in roofs) for stage in roofs[0]}

@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from jobs.audit.turns import cores
+from jobs.cores import cores
 
 STAGES = ("fetch", "decode", "route", "features", "score", "write", "render")
 ROWS = 60
@@ -65,7 +65,7 @@ def _step(stage: str, bundle_folder: Path, manifest: Path, precision: Any, work:
     from anomaly_core.preprocess import decode, normalise
     from jobs.access import AllowList
     from jobs.audit.fetch import fetch
-    from jobs.audit.load import _in_lots
+    from jobs.audit.load import in_lots
 
     torch.set_num_threads(1)
     rows = pq.read_table(manifest).slice(0, ROWS).to_pylist()
@@ -92,7 +92,7 @@ def _step(stage: str, bundle_folder: Path, manifest: Path, precision: Any, work:
     if stage in ("route", "features"):
         lots = [
             torch.stack([torch.from_numpy(decode(data).pixels.copy()) for data in lot])
-            for lot in _in_lots(files, extractor.micro_batch)
+            for lot in in_lots(files, extractor.micro_batch)
         ]
 
         with torch.inference_mode():

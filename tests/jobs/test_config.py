@@ -120,7 +120,7 @@ def test_what_is_set_when_nothing_is_said() -> None:
         "fetch_threads": 16,
         "decode_timeout": 30.0,
         "scorers": None,
-        "object_store_memory": 2_147_483_648,
+        "object_store_memory": None,
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from jobs.audit import turns
+from jobs.cores import cores
 
 KEY = 0x6D000000 + os.getpid() % 0x8000
 
@@ -48,7 +49,7 @@ def started(context: Any) -> tuple[Any, Event, Event]:
 @contextmanager
 def all_held(context: Any) -> Iterator[list[tuple[Any, Event]]]:
     """As many processes as there are cores, each holding a turn until its event is set."""
-    holding = [started(context) for _ in range(turns.cores())]
+    holding = [started(context) for _ in range(cores())]
     try:
         for _, begun, _ in holding:
             assert begun.wait(60)
@@ -89,6 +90,6 @@ def test_without_such_semaphores_nothing_is_waited_for(monkeypatch: pytest.Monke
 
 
 def test_an_error_inside_gives_the_turn_back() -> None:
-    for _ in range(2 * turns.cores() + 1):
+    for _ in range(2 * cores() + 1):
         with pytest.raises(KeyError), turns.turn():
             raise KeyError
