@@ -103,7 +103,7 @@ def audit(
     fetch_threads: Annotated[int, typer.Option(min=1, max=256, help="Fetches at once in a load task.")] = 16,
     object_store_memory: Annotated[
         int | None,
-        typer.Option(min=256, help="Object store of an embedded Ray, in MiB: what stages hold (default: 512 a core)."),
+        typer.Option(min=256, help="Object store of an embedded Ray, in MiB: what stages hold (default: by machine)."),
     ] = None,
     price: Annotated[
         float | None, typer.Option(min=0, help="Price of a node for an hour: plan and summary then tell the cost.")

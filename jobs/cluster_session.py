@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import ray
 
-from jobs.cores import cores
+from jobs.machine import cores, memory
 
 # They tell of settings that we chose, at every start.
 _CHATTY = (
@@ -32,9 +31,10 @@ SYSTEM = {
     "task_events_report_interval_ms": 0,
     "event_stats": False,
 }
-# Of the object store of an embedded Ray, of which Ray Data spends half: for two cores, two shards of 256 rows that are
-# extracted and some that wait, 38 MB each.
-STORE_BYTES_A_CORE = 512 * 2**20
+# Object store of an embedded Ray, of which Ray Data spends half: shards of 256 rows are 38 MB, two of them are
+# extracted for two cores, and some wait. From 10 GB on Ray insists on as much shared
+# memory, of which containers have little.
+STORE_BYTES_A_CORE, LEAST_STORE, MOST_STORE = 256 * 2**20, 2**30, 4 * 2**30
 STORE_OF_MEMORY = 0.3
 
 
@@ -50,7 +50,8 @@ def joins_cluster() -> bool:
 
 def store_bytes(held: int = 0) -> int:
     """Bytes for the object store of an embedded Ray. held: what lies in it for the whole session."""
-    return min(STORE_BYTES_A_CORE * cores() + held, int(STORE_OF_MEMORY * psutil.virtual_memory().total))
+    passing = min(max(STORE_BYTES_A_CORE * cores(), LEAST_STORE), MOST_STORE)
+    return min(passing + held, int(STORE_OF_MEMORY * memory()))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from anomaly_core.preprocess import Decoded, ImageError
+from jobs.audit.orphans import end_with_parent
 
 # Beside what the process maps before the first image: torch alone maps 3 GiB, and uses little of it.
 MEMORY_BYTES = 4 * 2**30
@@ -79,6 +80,7 @@ class DecodingChild:
 
 
 def _serve(pipe: Connection, decoder: Callable[[bytes], Decoded]) -> None:
+    end_with_parent()  # a decoder that hangs would not see that the pipe was closed
     cap = psutil.Process().memory_info().vms + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
     pipe.send("ready")

@@ -105,7 +105,8 @@ def _read(uri: str, count: int, version: str | None = None) -> bytes:
     if is_local(uri):
         with open(path_of(uri), "rb") as file:
             # Asked for the whole cap, Python maps so much for every file, which costs as much as reading it.
-            return file.read(min(count, os.fstat(file.fileno()).st_size + 1))
+            size = os.fstat(file.fileno()).st_size  # zero for a pipe, and on some file systems that do not know it
+            return file.read(min(count, size + 1) if size else count)
     try:
         chosen = {"version_id": version} if version and scheme_of(uri) in ("s3", "s3a") else {}
         return bytes(filesystem(uri, retrying=False).cat_file(path_of(uri), start=0, end=count, **chosen))

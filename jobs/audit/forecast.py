@@ -15,11 +15,13 @@ from anomaly_core.bundle import Bundle
 from anomaly_core.device import Precision
 from anomaly_core.preprocess import ImageError, Limits, decode
 from jobs.access import AllowList
+from jobs.audit import exits
 from jobs.audit.config import AuditConfig
+from jobs.audit.exits import AuditError
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import cost
 from jobs.cluster_session import working_nodes
-from jobs.cores import cores
+from jobs.machine import cores
 from manifests.freeze import FrozenManifest, read_shard
 
 SAMPLE = 24
@@ -27,6 +29,7 @@ SAMPLE = 24
 EFFICIENCY = 0.8
 # From the command to the first scored row, and from the last to the published table of a small run.
 START_AND_END_SECONDS = 25.0
+GPU_PATIENCE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,12 @@ def _sample(frozen: FrozenManifest, parts: Path) -> list[dict[str, str]]:
 def _model_seconds_where_the_device_is(bundle: Bundle, device: str, *rest: Any) -> float:
     if device == "cpu" or torch.cuda.is_available():
         return _model_seconds(bundle, device, *rest)
-    seconds: float = ray.get(ray.remote(_model_seconds).options(num_gpus=1).remote(bundle, device, *rest))
+    timing = ray.remote(_model_seconds).options(num_gpus=1).remote(bundle, device, *rest)
+    try:
+        seconds: float = ray.get(timing, timeout=GPU_PATIENCE_SECONDS)
+    except ray.exceptions.GetTimeoutError as error:
+        ray.cancel(timing)
+        raise AuditError(exits.FAILED, "no GPU of the cluster was free to time the models; try again later") from error
     return seconds
 
 

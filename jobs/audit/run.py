@@ -105,7 +105,7 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
 class Preview:
     """What an audit would do. to_do: rows without those of shards that are there from an earlier start.
 
-    expected: None if no image of a sample could be read.
+    expected: None if nothing is to do, or no image of a sample could be read.
     """
 
     frozen: FrozenManifest
@@ -123,14 +123,16 @@ def dry_run(config: AuditConfig) -> Preview:
         bundle, device, precision, _ = _open(config)
         folder = choose_folder(config, bundle)
         frozen = freeze_manifest(config, local)
-        record, to_do = read_record(folder), frozen.rows
+        record, planned, to_do = read_record(folder), frozen, frozen.rows
         if record is not None:
             finished = exists(folder.success)
             check_same(config, record, parts_of(config, bundle, precision, frozen), finished=finished)
-            missing = () if finished else missing_shards(folder, record, frozen)
-            to_do = sum(shard.rows for shard in frozen.shards if shard.index in set(missing))
-        expected = forecast(config, bundle, device, precision, frozen, local / "frozen", to_do)
-    return Preview(frozen, to_do, bundle, device, precision, folder, expected)
+            planned = FrozenManifest.from_dict(record.frozen)  # a run goes on with the manifest that it began with
+            missing = set() if finished else set(missing_shards(folder, record, planned))
+            to_do = sum(shard.rows for shard in planned.shards if shard.index in missing)
+        parts = local / "frozen"
+        expected = forecast(config, bundle, device, precision, frozen, parts, to_do) if to_do else None
+    return Preview(planned, to_do, bundle, device, precision, folder, expected)
 
 
 def _cluster() -> AbstractContextManager[None]:
@@ -179,12 +181,15 @@ def _score(
         resources = divide(device, config.scorers)
         scoring = _scorer_settings(bundle, precision, device, resources)
         registry = _registry(bundle, scoring)
-        if config.scoring == "actors":
-            registry.start_first.remote()
-        receipts = _receipts(config, plan, bundle, scoring, registry, resources)
-        for rows, counts in receipts:
-            watcher.shard_done(rows, counts)
-        figures: dict[str, Any] = ray.get(registry.figures.remote())
+        try:
+            if config.scoring == "actors":
+                registry.start_first.remote()
+            receipts = _receipts(config, plan, bundle, scoring, registry, resources)
+            for rows, counts in receipts:
+                watcher.shard_done(rows, counts)
+            figures: dict[str, Any] = ray.get(registry.figures.remote())
+        finally:
+            ray.kill(registry)  # and with it its scorers, which would hold their GPUs while the run is committed
         return {**figures, "machine": machine(device, resources.extractors)}
 
 

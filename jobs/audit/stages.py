@@ -56,7 +56,7 @@ def cluster_device(choice: str) -> str:
     """
     if not ray.is_initialized():
         return resolve_device(choice)
-    gpus = ray.cluster_resources().get("GPU", 0)
+    gpus = int(ray.cluster_resources().get("GPU", 0))
     if choice == "cuda" and not gpus:
         raise ValueError(_NO_GPU)
     return "cuda" if choice == "auto" and gpus else "cpu" if choice == "auto" else choice

@@ -86,6 +86,8 @@ def print_plan(config: AuditConfig, preview: Preview) -> None:
 
 def _expected(config: AuditConfig, preview: Preview) -> list[tuple[str, str]]:
     expected, rows = preview.expected, preview.to_do
+    if rows == 0:
+        return [("expected", "nothing is to do")]
     if expected is None:
         return [("expected", "unknown: no image of the sample could be read")]
     told = [

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from jobs.cores import cores
+from jobs.machine import cores
 
 _IPC_CREAT, _IPC_EXCL, _SEM_UNDO, _SETVAL, _EINTR = 0o1000, 0o2000, 0x1000, 16, 4
 # One semaphore for a user and a number of cores: audits that share a node share its cores, and one that is given

@@ -21,7 +21,7 @@ from torchvision import models, transforms
 
 from anomaly_core.bundle import Bundle, load_bundle, load_pth
 from anomaly_core.heatmap import heatmap, overlay, png, relative_map
-from jobs.cores import cores
+from jobs.machine import cores
 from tests.reference import pipeline
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

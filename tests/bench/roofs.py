@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from jobs.cores import cores
+from jobs.machine import cores
 
 STAGES = ("fetch", "decode", "route", "features", "score", "write", "render")
 ROWS = 60

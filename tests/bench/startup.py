@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jobs.cores import cores
+from jobs.machine import cores
 from tests.bench.job import audit
 
 

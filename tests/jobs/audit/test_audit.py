@@ -19,6 +19,7 @@ from jobs.audit.config import ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.results import COLUMNS, result_schema, shard_schema
 from jobs.audit.run import Outcome, audit, dry_run
+from jobs.audit.summary import _expected
 from jobs.bundles import read_bundle
 from manifests.schema import KNOWN_COLUMNS
 from tests.bundles import write_random_bundle
@@ -130,6 +131,8 @@ def test_a_committed_run_is_not_done_again(run: tuple[Path, Outcome], archive: P
     before = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
     again = audit(config(archive, bundle, output))
     assert (again.code, again.scored_shards) == (outcome.code, 0)
+    priced = config(archive, bundle, output, price_per_node_hour=1.0)
+    assert _expected(priced, dry_run(priced)) == [("expected", "nothing is to do")]
     after = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
     assert after == before
 
@@ -167,7 +170,7 @@ def test_missing_shards_only_are_scored(archive: Path, bundle: str, run: tuple[P
     damaged = folder / "shards" / "shard-000003.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-9])
     kept = {p.name: p.stat().st_mtime_ns for p in (folder / "shards").iterdir() if p != damaged}
-    assert dry_run(config(archive, bundle, tmp_path, name="again")).to_do == 4 + 2
+    assert dry_run(config(archive, bundle, tmp_path, name="again")).to_do == 4 + 4
     # Without a date, the unfinished run of the same manifest and bundle comes before a new one.
     second = audit(config(archive, bundle, tmp_path, name="again", run_date=None))
     assert second.record.run_id == "2026-01-02/again"

@@ -126,8 +126,11 @@ def test_a_second_process_is_refused_and_a_terminated_one_exits_with_130_and_is_
         (["--precision", "bfloat16"], "calibrated in float32"),
     ],
 )
-def test_wrong_arguments_exit_with_2(archive: Path, bundle: str, tmp_path: Path, extra: list[str], named: str) -> None:
+def test_wrong_arguments_exit_with_2(
+    monkeypatch: pytest.MonkeyPatch, archive: Path, bundle: str, tmp_path: Path, extra: list[str], named: str
+) -> None:
     words = [word.format(folder=tmp_path) for word in extra]
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # or this process would keep the command's
     done = CliRunner().invoke(app, [*command(archive, bundle, tmp_path / "out")[3:], *words])
     assert done.exit_code == exits.USAGE, done.output
     assert named in done.output.replace("\n", " ")

@@ -20,7 +20,7 @@ time.sleep(60)
 PARENT = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
-child.stdout.readline()
+assert child.stdout.readline() == b"ready\\n"
 print(child.pid, flush=True)
 child.wait()
 """

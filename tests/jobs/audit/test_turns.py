@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jobs.audit import turns
-from jobs.cores import cores
+from jobs.machine import cores
 
 KEY = 0x6D000000 + os.getpid() % 0x8000
 
