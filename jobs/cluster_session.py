@@ -32,8 +32,8 @@ SYSTEM = {
     "event_stats": False,
 }
 # Object store of an embedded Ray, of which Ray Data spends half: shards of 256 rows are 38 MB, two of them are
-# extracted for two cores, and some wait. From 10 GB on Ray insists on as much shared
-# memory, of which containers have little.
+# extracted for two cores, and some wait. From 10 GB on Ray insists on as much
+# shared memory, of which containers have little.
 STORE_BYTES_A_CORE, LEAST_STORE, MOST_STORE = 256 * 2**20, 2**30, 4 * 2**30
 STORE_OF_MEMORY = 0.3
 

@@ -59,7 +59,9 @@ def cluster_device(choice: str) -> str:
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if choice == "cuda" and not gpus:
         raise ValueError(_NO_GPU)
-    return "cuda" if choice == "auto" and gpus else "cpu" if choice == "auto" else choice
+    if choice == "auto":
+        return "cuda" if gpus else "cpu"
+    return choice
 
 
 def divide(device: str, scorers: int | None) -> Resources:
