@@ -26,7 +26,7 @@ _CHATTY = (
 # the next shard then pays three CPU seconds for a new one. On a cluster that is started elsewhere, set
 # RAY_idle_worker_killing_time_threshold_ms on its nodes.
 SYSTEM = {
-    "idle_worker_killing_time_threshold_ms": 60_000,
+    "idle_worker_killing_time_threshold_ms": 600_000,
     "enable_metrics_collection": False,
     "task_events_report_interval_ms": 0,
     "event_stats": False,

@@ -68,10 +68,11 @@ class ExtractSettings:
 class Extract:
     """A loaded shard to the same rows with category, score and decision. Holds router and backbone.
 
-    Shards are extracted side by side, in threads.
+    Called by several threads, each with a shard: so many of them at once use the models, and the others wait for their
+    turn or for their last scores.
     """
 
-    def __init__(self, settings: ExtractSettings, registry: Any):
+    def __init__(self, settings: ExtractSettings, registry: Any, at_once: int = 1):
         end_with_parent()
         self.settings, self.registry = settings, registry
         torch.set_num_threads(settings.threads)
@@ -82,7 +83,7 @@ class Extract:
         self.files: dict[str, list[Any]] = {}
         self.known: dict[str, deque[Any]] = {}
         self.known_since = time.monotonic()
-        self.lock = threading.Lock()
+        self.lock, self.models = threading.Lock(), threading.Semaphore(at_once)
         self.processor_time = ProcessorTime()
 
     def owners(self, category: str) -> deque[Any]:
@@ -113,7 +114,6 @@ class _Shard:
 
     def __init__(self, stage: Extract, table: pa.Table):
         self.stage, self.settings, self.table = stage, stage.settings, table
-        self.meter = Meter(stage.processor_time)
         self.rows: list[dict[str, Any]] = [{field.name: None for field in DECIDED} for _ in range(len(table))]
         self.declared: list[str | None] = table["declared_category"].to_pylist()
         self.sizes = [table[name].to_pylist() for name in ("width", "height")]
@@ -132,13 +132,15 @@ class _Shard:
         present = [i for i, stage in enumerate(stages) if stage is None]
         pixels = self.table["pixels"].combine_chunks()
         step = self.stage.extractor.micro_batch
-        for first in range(0, len(present), step):
-            self._route(present[first : first + step], pixels)
+        with self.stage.models:
+            meter = Meter(self.stage.processor_time)
+            for first in range(0, len(present), step):
+                self._route(present[first : first + step], pixels)
         for category in list(self.collected):
             self._send(category)
         while self.calls:
             self._settle(self.calls.popleft())
-        self._report(len(present))
+        self._report(meter, len(present))
         return _join(self.table, self.rows, self.failed)
 
     def _route(self, batch: list[int], pixels: pa.Array) -> None:
@@ -185,9 +187,9 @@ class _Shard:
         if len(self.calls) > IN_FLIGHT:
             self._settle(self.calls.popleft())
 
-    def _report(self, rows: int) -> None:
+    def _report(self, meter: Meter, rows: int) -> None:
         waited = sum(self.waited.values())
-        spent = self.meter.read(rows, waited)
+        spent = meter.read(rows, waited)
         if self.scoring is not None:
             self.stage.registry.spent.remote("score", self.scoring)
             if self.stage.own is not None:  # what its own scorer spent is told apart

@@ -115,11 +115,15 @@ def analyse(spent: Mapping[str, Spent], machine: Machine) -> Analysis | None:
     if busy >= FULL:
         more = "more GPUs, or a larger --micro-batch" if machine.device == "cuda" else "more CPUs or nodes"
         return Analysis("extract", f"the extracting actors were busy {100 * busy:.0f} % of the time", more)
+    # Neither CPUs nor models, so storage: read from or written to, by what takes longer.
+    limiting = max((stage for stage in ("load", "write") if stage in spent), key=lambda stage: spent[stage].wall)
     return Analysis(
-        "load",
+        limiting,
         f"the extracting actors were busy {100 * busy:.0f} % of the time and the CPUs {100 * cpu:.0f} %: they waited "
-        "for images",
-        "more fetches at once (--fetch-threads), storage that answers faster, or more CPUs for decoding",
+        + ("for images" if limiting == "load" else "until results and pictures were written"),
+        "more fetches at once (--fetch-threads), storage that answers faster, or more CPUs for decoding"
+        if limiting == "load"
+        else "storage that takes writes faster, or fewer pictures (--heatmaps)",
     )
 
 

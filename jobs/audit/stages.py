@@ -24,12 +24,13 @@ from jobs.cluster_session import working_nodes
 
 # A load task decodes one image at a time, but waits for storage too. EXTRACT_CPUS: of an actor on CPUs, less than it
 # uses, because actors that held every CPU of Ray's kept the other stages from running for ever.
-LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.5, 0.4, 0.2
+LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.6, 0.4, 0.2
 RETRIES = 4
 # What an extracting actor on CPUs needs at most, of which half a node's memory is spent.
 EXTRACTOR_MEMORY = 1.5 * 2**30
-# Shards that an extracting actor works on side by side: while one waits for its scores, the other is extracted.
-SHARDS_AT_ONCE = 2
+# Shards that an extracting actor takes through the models side by side, and those that wait for their last scores
+# meanwhile: without the third, two that end together leave a core idle until the scorer has worked off both.
+SHARDS_AT_ONCE, SHARDS_WAITING = 2, 1
 # A scorer for four cores: autoencoder, pools and score are a sixth of what an image costs.
 EXTRACTORS_PER_SCORER = 2
 _NO_GPU = "--device cuda: the Ray cluster has no GPU; use --device cpu or auto"
@@ -146,14 +147,14 @@ def _chain(
             Extract,
             batch_size=None,
             batch_format="pyarrow",
-            fn_constructor_args=(extract, registry),
+            fn_constructor_args=(extract, registry, SHARDS_AT_ONCE),
             num_cpus=resources.extractor_cpus,
             # Not num_gpus: with it Ray Data asks for a numeric batch size, which does not keep shards whole.
             ray_remote_args_fn=partial(_gpus, resources.extractor_gpus) if resources.extractor_gpus else None,
             compute=ActorPoolStrategy(
                 size=resources.extractors,
                 enable_true_multi_threading=True,
-                max_concurrent_calls_per_actor=SHARDS_AT_ONCE,
+                max_concurrent_calls_per_actor=SHARDS_AT_ONCE + SHARDS_WAITING,
             ),
             max_restarts=RETRIES,
             max_task_retries=RETRIES,

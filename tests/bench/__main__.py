@@ -9,8 +9,9 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Annotated, Any
 
 import torch
@@ -19,13 +20,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from anomaly_core.device import Precision, resolve_precision
+from anomaly_core.device import Precision, resolve_device, resolve_precision
 from jobs.storage import scratch
 from tests.anomaly_core.files import encode
 from tests.bench.accuracy import accuracy
 from tests.bench.archive import Source, source, write_archive, write_bundle
-from tests.bench.job import audit, further_images
-from tests.bench.roofs import stage_rates, together
+from tests.bench.job import audit, in_turns
+from tests.bench.roofs import MODELS, Roofs, together
 from tests.bench.scale import long_manifest
 from tests.bench.startup import start_up
 from tests.conftest import shared_root
@@ -41,13 +42,9 @@ class Asked:
     images: int
     repeats: int
     seconds: float
+    device: str
     precision: Precision
     bundle: Path | None
-
-    @property
-    def few(self) -> int:
-        """Images of the short run that a long one is held against: in it, too, every worker of the long one starts."""
-        return max(128, self.images // 3)
 
     def prepared(self, pictures: Source, name: str, count: int, suffix: str = "png") -> tuple[Path, Path]:
         """Folder of a bundle, and manifest of an archive of so many images, both below ``name``."""
@@ -57,29 +54,29 @@ class Asked:
 
 def _throughput(asked: Asked, format: str = "png") -> dict[str, Any]:
     pictures = source(format)
-    folder, few, images = asked.work / format, asked.few, asked.images
-    bundle, manifest = asked.prepared(pictures, format, few + images, format)
+    folder, images = asked.work / format, asked.images
+    bundle, manifest = asked.prepared(pictures, format, images, format)
     roofs, jobs, ways, ratios = [], [], {"dataloader": [], "reference": []}, []
-
-    def roof() -> float:
-        roofs.append(stage_rates(bundle, manifest, asked.precision, folder / "roof", asked.seconds))
-        return together(roofs[-1])
-
     for _ in range(asked.repeats):
-        before = roof()
-        jobs.append(further_images(bundle, manifest, folder / "out", few, few + images, 1, ())[0])
-        # Before and after: a machine that shares its processors with others is now faster, now slower.
-        after = roof()
-        ratios.append(jobs[-1]["images_per_second"] / mean((before, after)))
+        alone = Roofs(bundle, manifest, asked.precision, folder / "roof", asked.device)
+        # In turns with the job, which is stopped meanwhile: a machine that shares its processors with others is now
+        # faster, now slower.
+        ran = audit(bundle, manifest, folder / "out", images, pause=partial(alone.measure, asked.seconds))
+        alone.close()
+        jobs.append(ran.detail())
+        roofs.append(alone.rates())
+        ratios.append(jobs[-1]["images_per_second"] / together(roofs[-1]))
         console.print(
-            f"roof {before:.1f} and {after:.1f}, job {jobs[-1]['images_per_second']:.1f}: {ratios[-1]:.3f}", style="dim"
+            f"roof {together(roofs[-1]):.1f} of {[round(together(one), 1) for one in alone.found]}, job "
+            f"{jobs[-1]['images_per_second']:.1f}: {ratios[-1]:.3f}",
+            style="dim",
         )
         ways["dataloader"].append(_way("dataloader", folder, manifest, images))
         ways["reference"].append(_way("reference", folder, manifest, min(images, 200)))
     rates = {stage: median(one[stage] for one in roofs) for stage in roofs[0]}
     job = median(one["images_per_second"] for one in jobs)
     loop, plain = (median(one["images"] / one["seconds"] for one in ways[way]) for way in ("dataloader", "reference"))
-    models = 1 / sum(1 / rates[stage] for stage in ("route", "features", "score"))
+    models = 1 / sum(1 / rates[stage] for stage in MODELS)
     plain_models = median(one["images"] / one["model_seconds"] for one in ways["reference"])
     found = {
         "images": pictures.origin,
@@ -103,7 +100,7 @@ def _throughput(asked: Asked, format: str = "png") -> dict[str, Any]:
     for stage, rate in rates.items():
         table.add_row(f"roof: {stage} alone", f"{rate:.1f}")
     for name, rate in (
-        ("roof: all stages together", found["roof"]),
+        ("roof: all stages together" if asked.device == "cpu" else "roof: the slowest", found["roof"]),
         ("job, steady", job),
         ("job, with start and end", median(one["with_start_and_end"] for one in jobs)),
         ("plain DataLoader loop, steady", loop),
@@ -138,15 +135,21 @@ def _s3(asked: Asked) -> dict[str, Any]:
 
 
 def _grouping(asked: Asked) -> dict[str, Any]:
-    few, many = asked.few, asked.few + asked.images
-    bundle, manifest = asked.prepared(source("png"), "png", many)
-    actors, own = further_images(
-        bundle, manifest, asked.work / "out", few, many, asked.repeats, (), ("--scoring", "extractor")
+    bundle, manifest = asked.prepared(source("png"), "png", asked.images)
+    output = asked.work / "out"
+    actors, own = (
+        [ran.detail() for ran in runs]
+        for runs in in_turns(
+            asked.repeats,
+            lambda: audit(bundle, manifest, output, asked.images),
+            lambda: audit(bundle, manifest, output, asked.images, "--scoring", "extractor"),
+        )
     )
-    ratios = [a / b for a, b in zip(actors["all"], own["all"], strict=True)]
+    rates = [[one["images_per_second"] for one in runs] for runs in (actors, own)]
+    ratios = [a / b for a, b in zip(*rates, strict=True)]
     console.print(
-        f"category actors {actors['images_per_second']:.1f} images/s, scoring in the extracting actors "
-        f"{own['images_per_second']:.1f}: {median(ratios):.3f} {[round(r, 3) for r in ratios]}"
+        f"category actors {median(rates[0]):.1f} images/s, scoring in the extracting actors "
+        f"{median(rates[1]):.1f}: {median(ratios):.3f} {[round(r, 3) for r in ratios]}"
     )
     return {"actors": actors, "extractor": own, "actors_to_extractor": median(ratios)}
 
@@ -232,21 +235,22 @@ def _machine() -> dict[str, Any]:
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help=f"Section to run; repeat: {', '.join(SECTIONS)}.")] = None,
-    images: Annotated[int, typer.Option(help="Further images that throughput is measured over.")] = 2000,
+    images: Annotated[int, typer.Option(help="Images of a run that throughput is measured in.")] = 2000,
     repeats: Annotated[int, typer.Option(help="How often each measurement is made.")] = 3,
-    seconds: Annotated[float, typer.Option(help="How long each roof is measured.")] = 8.0,
+    seconds: Annotated[float, typer.Option(help="How long each roof is measured in each pause of the job.")] = 1.0,
     precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto.")] = "auto",
     bundle: Annotated[Path | None, typer.Option(help="A trained bundle, for the section accuracy.")] = None,
     output: Annotated[Path, typer.Option(help="Where bench.json goes.")] = Path("bench-output"),
 ) -> None:
     """Run the benchmarks."""
-    chosen = resolve_precision(precision, "cpu")
+    device = resolve_device()
+    chosen = resolve_precision(precision, device)
     output.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"machine": _machine(), "precision": chosen}
+    report: dict[str, Any] = {"machine": _machine(), "device": device, "precision": chosen}
     with scratch() as work:
         for section in only or SECTIONS:
             console.rule(section)
-            report[section] = SECTIONS[section](Asked(work, images, repeats, seconds, chosen, bundle))
+            report[section] = SECTIONS[section](Asked(work, images, repeats, seconds, device, chosen, bundle))
             (output / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
     console.print(f"figures in {output / 'bench.json'}")
 

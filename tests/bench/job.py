@@ -10,41 +10,77 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import linear_regression
 from typing import Any
 
 import psutil
 
-from jobs.storage import join, read_bytes
+from jobs.machine import cores
+from jobs.storage import is_local, join, listing, read_bytes
 
-# The same in long and short runs, so that what a shard costs is the same in both.
 SHARD_ROWS = 64
+BETWEEN_PAUSES = 12.0
 # Where Ray's object store lies: its file is unlinked, but its pages count.
 SHARED_MEMORY = "/dev/shm"
+_LOADING = "load, write and idle"
 
 
 @dataclass(frozen=True)
 class Ran:
-    """One audit. seconds: of scoring, from the planned run to the last shard. timings: of run.json.
+    """One audit.
 
-    private, shared: peak bytes of all its processes together, without and within shared memory; 0 if not watched.
+    seconds: of scoring, without pauses. progress: shards that arrived. timings: of run.json. private, shared: peak
+    bytes of all its processes together, without and within shared memory; 0 if not watched.
     """
 
+    images: int
     seconds: float
+    progress: list[Arrival]
     timings: dict[str, Any]
-    private: int
-    shared: int
-    private_by_kind: dict[str, int]
+    private: int = 0
+    shared: int = 0
+    private_by_kind: dict[str, int] = field(default_factory=dict)
+
+    def steady(self) -> float:
+        """Images/s in the middle of the run. Raises ValueError if it has none."""
+        return steady(self.progress, self.images, self.timings)
+
+    def detail(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "images_per_second": round(self.steady(), 2),
+            "with_start_and_end": round(self.images / self.seconds, 2),
+            "cpu_ms_per_image": {name: one["cpu_ms_per_image"] for name, one in self.timings["stages"].items()},
+            "limiting": self.timings["limiting"],
+        }
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """So many shards are there, after so many seconds without pauses and so many CPU seconds of loading and writing."""
+
+    shards: int
+    seconds: float
+    loading: float
 
 
 def audit(
-    bundle: Path, manifest: Path | str, output: Path | str, count: int, *options: str, watch: bool = False
+    bundle: Path,
+    manifest: Path | str,
+    output: Path | str,
+    count: int,
+    *options: str,
+    watch: bool = False,
+    pause: Callable[[], object] | None = None,
 ) -> Ran:
     """Audit the first ``count`` rows of a manifest into a fresh folder, or prefix of an object store.
 
     watch: read the memory of its processes twice a second, which takes CPU time from it.
+    pause: what to do, again and again, while all its processes are stopped.
     """
     if isinstance(output, Path):
         shutil.rmtree(output, ignore_errors=True)
@@ -54,59 +90,95 @@ def audit(
         "--output", target, "--run-date", "2026-01-01", "--limit", str(count), "--trust-declared",
         "--min-confidence", "0", "--shard-rows", str(SHARD_ROWS), *options,
     ]  # fmt: skip
+    run = join(target, "runs", "2026-01-01", "audit")
+    memory: tuple[int, int, dict[str, int]] = (0, 0, {})
+    progress, paused = list[Arrival](), 0.0
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        memory: tuple[int, int, dict[str, int]] = (0, 0, {})
         if watch:
             memory = _watch(process)
+        else:
+            progress, paused = _follow(process, join(run, "shards"), -(-count // SHARD_ROWS), pause)
         process.wait()
         if process.returncode != 0:
             log.seek(0)
             raise RuntimeError(f"the audit ended with {process.returncode}: {log.read()[-2000:]}")
-    record = json.loads(read_bytes(join(target, "runs", "2026-01-01", "audit", "run.json")))
-    return Ran(record["timings"]["score_seconds"], record["timings"], *memory)
+    timings = json.loads(read_bytes(join(run, "run.json")))["timings"]
+    return Ran(count, timings["score_seconds"] - paused, progress, timings, *memory)
 
 
-def further_images(
-    bundle: Path,
-    manifest: Path | str,
-    output: Path | str,
-    few: int,
-    many: int,
-    repeats: int,
-    *variants: tuple[str, ...],
-) -> list[dict[str, Any]]:
-    """Images/s of the images from ``few`` to ``many``: what a further image costs, without start and end of the job.
+def steady(progress: list[Arrival], images: int, timings: dict[str, Any]) -> float:
+    """Images/s, by least squares over the shards that arrive while as much is loaded as is written.
 
-    The variants (further options) take turns; medians over the repeats.
+    That is not so at the start, when shards are loaded ahead, and at the end, when nothing is left to load. Should less
+    be loaded in between than an image costs, the rest is added. Raises ValueError if too few shards lie between.
     """
-    found: list[list[tuple[Ran, Ran]]] = [[] for _ in variants]
-    for _ in range(repeats):
-        for variant, runs in zip(variants, found, strict=True):
-            runs.append(
-                (audit(bundle, manifest, output, few, *variant), audit(bundle, manifest, output, many, *variant))
-            )
-    results = []
-    for runs in found:
-        rates = [(many - few) / (long.seconds - short.seconds) for short, long in runs]
-        results.append(
-            {
-                "images_per_second": median(rates),
-                "all": [round(rate, 2) for rate in rates],
-                "with_start_and_end": median(many / long.seconds for _, long in runs),
-                "cpu_ms_per_image": _marginal_cpu(runs[-1], few, many),
-                "limiting": runs[-1][1].timings["limiting"],
-            }
-        )
-    return results
+    ahead = 2 * timings["machine"]["extracted_at_once"]
+    planned = -(-images // SHARD_ROWS)
+    middle = [one for one in progress if ahead <= one.shards <= planned - 2 * ahead]
+    if len(middle) < 5:
+        raise ValueError(f"{images} images are too few for a steady state: {(3 * ahead + 8) * SHARD_ROWS} are enough")
+    shards = [one.shards for one in middle]
+    seconds = linear_regression(shards, [one.seconds for one in middle]).slope / SHARD_ROWS
+    loaded = linear_regression(shards, [one.loading for one in middle]).slope / SHARD_ROWS
+    due = sum(timings["stages"][stage]["cpu_seconds"] for stage in ("load", "write")) / images
+    return 1 / (seconds + max(0.0, due - loaded) / cores())
 
 
-def _marginal_cpu(runs: tuple[Ran, Ran], few: int, many: int) -> dict[str, float]:
-    short, long = (ran.timings["stages"] for ran in runs)
-    return {
-        stage: round(1000 * (long[stage]["cpu_seconds"] - short[stage]["cpu_seconds"]) / (many - few), 2)
-        for stage in long
-    }
+def in_turns(repeats: int, *runs: Callable[[], Ran]) -> list[list[Ran]]:
+    """The runs one after the other, again and again; each one's results."""
+    rounds = [[run() for run in runs] for _ in range(repeats)]
+    return [list(column) for column in zip(*rounds, strict=True)]
+
+
+def _follow(
+    process: subprocess.Popen[bytes], shards: str, planned: int, pause: Callable[[], object] | None
+) -> tuple[list[Arrival], float]:
+    """Watch the shards of a job arrive; stop it with all its processes every few seconds while it scores.
+
+    Returns the arrivals and the seconds that it was stopped.
+    """
+    progress, paused, due = list[Arrival](), 0.0, 0.0
+    job, start = psutil.Process(process.pid), time.monotonic()
+    while process.poll() is None:
+        time.sleep(0.2 if is_local(shards) else 1.0)
+        there = sum(entry.relative_path.endswith(".parquet") for entry in listing(shards))
+        now = time.monotonic() - start - paused
+        if there > (progress[-1].shards if progress else 0):
+            progress.append(Arrival(there, now, _loading(job)))
+        if pause is not None and 0 < there < planned - 1 and now >= due:
+            before, family = time.monotonic(), _stop(job)
+            try:
+                pause()
+            finally:
+                _each(family, psutil.Process.resume)
+            paused += time.monotonic() - before
+            due = now + BETWEEN_PAUSES
+    return progress, paused
+
+
+def _loading(job: psutil.Process) -> float:
+    seconds = 0.0
+    with suppress(psutil.NoSuchProcess):
+        for one in job.children(recursive=True):
+            with suppress(psutil.Error):
+                if _kind(one) == _LOADING:
+                    seconds += sum(one.cpu_times()[:2])
+    return seconds
+
+
+def _stop(job: psutil.Process) -> list[psutil.Process]:
+    family: list[psutil.Process] = []
+    while new := [one for one in (job, *job.children(recursive=True)) if one not in family]:
+        _each(new, psutil.Process.suspend)
+        family += new
+    return family
+
+
+def _each(processes: Iterable[psutil.Process], function: Callable[[psutil.Process], object]) -> None:
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):
+            function(one)
 
 
 def _watch(process: subprocess.Popen[bytes]) -> tuple[int, int, dict[str, int]]:
@@ -138,7 +210,7 @@ def _kind(process: psutil.Process) -> str:
     if "Extract" in line:
         return "extract"
     if line.startswith(("ray::MapBatches", "ray::IDLE")):
-        return "load, write and idle"
+        return _LOADING
     if line.startswith("ray::Scorer"):
         return "score"
     if "raylet/raylet" in line:

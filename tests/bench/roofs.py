@@ -4,64 +4,110 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
+from functools import cache
 from itertools import cycle
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from jobs.machine import cores
 
 STAGES = ("fetch", "decode", "route", "features", "score", "write", "render")
+MODELS = ("route", "features", "score")
+ON_GPU = (*MODELS, "copy")
 ROWS = 60
 
 
-def stage_rates(bundle: Path, manifest: Path, precision: str, work: Path, seconds: float) -> dict[str, float]:
-    """Images/s of each stage when every core has one process that does nothing else."""
-    return {stage: _rate(stage, bundle, manifest, precision, work, seconds) for stage in STAGES}
+def stages(device: str) -> tuple[str, ...]:
+    """The stages that are measured on a device; to a GPU, pictures are copied."""
+    return (*STAGES, "copy") if device == "cuda" else STAGES
 
 
 def together(rates: dict[str, float]) -> float:
-    """Images/s of a machine without GPU that loses nothing: an image costs what its stages cost."""
+    """Images/s of a machine that loses nothing.
+
+    Without a GPU an image costs what its stages cost; with one, the slowest of decoding, copying and models sets the
+    pace.
+    """
+    if "copy" in rates:
+        return min(rates["decode"], rates["copy"], 1 / sum(1 / rates[stage] for stage in MODELS))
     return 1 / sum(1 / rate for rate in rates.values())
 
 
-def _rate(stage: str, bundle: Path, manifest: Path, precision: str, work: Path, seconds: float) -> float:
-    context = multiprocessing.get_context("spawn")
-    results, go = context.Queue(), context.Event()
-    arguments = (stage, bundle, manifest, precision, work, seconds, results, go)
-    processes = [context.Process(target=_work, args=arguments) for _ in range(cores())]
-    for process in processes:
-        process.start()
-    for _ in processes:
-        results.get(timeout=300)
-    go.set()
-    rates = [results.get(timeout=300) for _ in processes]
-    for process in processes:
-        process.join()
-    return float(sum(rates))
+class Roofs:
+    """A process for each core that holds every stage, and takes images through one of them when it is asked to.
+
+    They stay between the measurements, so that one can be as short as a second. A GPU belongs to the first of them.
+    """
+
+    def __init__(self, bundle: Path, manifest: Path, precision: str, work: Path, device: str = "cpu"):
+        self.stages = stages(device)
+        self.found: list[dict[str, float]] = []
+        context = multiprocessing.get_context("spawn")
+        barrier = context.Barrier(cores())
+        self.pipes, self.processes = [], []
+        for number in range(cores()):
+            here, there = context.Pipe()
+            measured = [stage for stage in self.stages if not number or device == "cpu" or stage not in ON_GPU]
+            arguments = (measured, bundle, manifest, precision, work / f"{number}", device, barrier, there)
+            self.pipes.append(here)
+            self.processes.append(context.Process(target=_work, args=arguments, daemon=True))
+            self.processes[-1].start()
+            there.close()
+        for pipe in self.pipes:
+            pipe.recv()
+
+    def measure(self, seconds: float) -> None:
+        """Images/s of each stage while every core does nothing else, each measured for so many seconds."""
+        self.found.append({})
+        for stage in self.stages:
+            for pipe in self.pipes:
+                pipe.send((stage, seconds))
+            self.found[-1][stage] = float(sum(pipe.recv() for pipe in self.pipes))
+
+    def rates(self) -> dict[str, float]:
+        """Mean of the measurements, by stage."""
+        return {stage: mean(one[stage] for one in self.found) for stage in self.stages}
+
+    def close(self) -> None:
+        """End the processes."""
+        for pipe, process in zip(self.pipes, self.processes, strict=True):
+            pipe.close()
+            process.join()
 
 
 def _work(
-    stage: str, bundle: Path, manifest: Path, precision: str, work: Path, seconds: float, results: Any, go: Any
+    measured: list[str], bundle: Path, manifest: Path, precision: str, work: Path, device: str, barrier: Any, pipe: Any
 ) -> None:
-    step = _step(stage, bundle, manifest, precision, work / f"{stage}-{os.getpid()}")
-    step()
-    results.put("ready")
-    go.wait()
-    start, done = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        done += step()
-    results.put(done / (time.perf_counter() - start))
+    steps = {stage: _step(stage, bundle, manifest, precision, work / stage, device) for stage in measured}
+    pipe.send("ready")
+    while True:
+        try:
+            stage, seconds = pipe.recv()
+        except EOFError:
+            return
+        step = steps.get(stage)
+        if step is not None:
+            step()
+        barrier.wait()
+        if step is None:
+            pipe.send(0.0)
+            continue
+        start, done = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            done += step()
+        pipe.send(done / (time.perf_counter() - start))
 
 
-def _step(stage: str, bundle_folder: Path, manifest: Path, precision: Any, work: Path) -> Callable[[], int]:
+def _step(
+    stage: str, bundle_folder: Path, manifest: Path, precision: Any, work: Path, device: str = "cpu"
+) -> Callable[[], int]:
     """A function that takes some images through one stage and returns how many."""
     import pyarrow.parquet as pq
     import torch
 
-    from anomaly_core.bundle import load_bundle
     from anomaly_core.preprocess import decode, normalise
     from jobs.access import AllowList
     from jobs.audit.fetch import fetch
@@ -87,33 +133,57 @@ def _step(stage: str, bundle_folder: Path, manifest: Path, precision: Any, work:
     files = [Path(row["uri"]).read_bytes() for row in rows]
     if stage == "decode":
         return lambda: len([decode(files[following()])])
-    bundle = load_bundle({path.name: path.read_bytes() for path in bundle_folder.iterdir() if path.is_file()})
-    extractor = bundle.extractor("cpu", precision)
-    if stage in ("route", "features"):
-        lots = [
-            torch.stack([torch.from_numpy(decode(data).pixels.copy()) for data in lot])
-            for lot in in_lots(files, extractor.micro_batch)
-        ]
-
-        with torch.inference_mode():
-            images = cycle(lots if stage == "route" else [normalise(pixels, extractor.dtype) for pixels in lots])
-
-        @torch.inference_mode()
-        def route_some() -> int:
-            pixels = next(images)
-            extractor.router(normalise(pixels, extractor.dtype)).float().softmax(1)
-            return len(pixels)
-
-        @torch.inference_mode()
-        def extract_some() -> int:
-            some = next(images)
-            extractor.backbone(some)
-            return len(some)
-
-        return route_some if stage == "route" else extract_some
+    bundle = _bundle(bundle_folder)
+    if stage in ("write", "render"):
+        return _writing(bundle, rows, files, work, pictures=stage == "render")
+    extractor = bundle.extractor(device, precision)
     if stage == "score":
         return _scoring(bundle, extractor, precision, rows, files)
-    return _writing(bundle, extractor, rows, files, work, pictures=stage == "render")
+    lots = [
+        torch.stack([torch.from_numpy(decode(data).pixels.copy()) for data in lot])
+        for lot in in_lots(files, extractor.micro_batch)
+    ]
+    if stage == "copy":
+        return _whole(lots, lambda pixels: pixels.to(device))
+    with torch.inference_mode():
+        pictures = [normalise(pixels.to(device), extractor.dtype) for pixels in lots]
+    if stage == "features":
+        through = extractor.backbone
+    else:
+        pictures = [pixels.to(device) for pixels in lots]
+
+        def through(pixels: torch.Tensor) -> torch.Tensor:
+            return extractor.router(normalise(pixels, extractor.dtype)).float().softmax(1)
+
+    images = cycle(pictures)
+
+    @torch.inference_mode()
+    def model_some() -> int:
+        some = next(images)
+        through(some)
+        return len(some)
+
+    return _whole(pictures, torch.inference_mode()(through)) if device == "cuda" else model_some
+
+
+@cache
+def _bundle(folder: Path) -> Any:
+    from anomaly_core.bundle import load_bundle
+
+    return load_bundle({path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+
+
+def _whole(lots: list[Any], through: Callable[[Any], Any]) -> Callable[[], int]:
+    """All lots through something on a GPU, which works on them while others are handed over."""
+    import torch
+
+    def step() -> int:
+        for lot in lots:
+            through(lot)
+        torch.cuda.synchronize()
+        return sum(map(len, lots))
+
+    return step
 
 
 def _scoring(
@@ -125,18 +195,26 @@ def _scoring(
     images: dict[str, list[Any]] = {}
     for row, data in zip(rows, files, strict=True):
         routed = extractor(decode(data).pixels[None])
-        images.setdefault(row["declared_category"], []).append((routed.layer2, routed.layer3))
-    calls = cycle([(bundle.scorer(category, "cpu", precision), of_one) for category, of_one in images.items()])
+        layers = tuple(layer.to(extractor.device) for layer in (routed.layer2, routed.layer3))
+        images.setdefault(row["declared_category"], []).append(layers)
+
+    def call(category: str, of_one: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+        scorer = bundle.scorer(category, extractor.device, precision)
+        lacking = -len(of_one) % scorer.at_once  # a scorer would fill them up with zeros
+        layer2, layer3 = zip(*of_one, *[of_one[0]] * lacking, strict=True)
+        return scorer, list(layer2), list(layer3)
+
+    calls = cycle([call(category, of_one) for category, of_one in images.items()])
 
     def score_some() -> int:
-        scorer, layers = next(calls)
-        return sum(len(scorer(layer2, layer3).score) for layer2, layer3 in layers)
+        scorer, layer2, layer3 = next(calls)
+        return len(scorer(layer2, layer3).score)
 
     return score_some
 
 
 def _writing(
-    bundle: Any, extractor: Any, rows: list[dict[str, Any]], files: list[bytes], work: Path, pictures: bool
+    bundle: Any, rows: list[dict[str, Any]], files: list[bytes], work: Path, pictures: bool
 ) -> Callable[[], int]:
     import numpy as np
     import pyarrow as pa
@@ -149,7 +227,7 @@ def _writing(
     from manifests.schema import frozen_schema
     from tests.jobs.audit.stages import Deaf, write_settings
 
-    decided = []
+    decided, extractor = [], bundle.extractor("cpu", bundle.precision)
     for i, (row, data) in enumerate(zip(rows, files, strict=True)):
         picture = decode(data)
         category = row["declared_category"]
@@ -165,7 +243,7 @@ def _writing(
                 "error_map": scored.error_map[0].ravel().astype(np.float16),
             }
         )  # fmt: skip
-    work.mkdir(parents=True)
+    work.mkdir(parents=True, exist_ok=True)
     if pictures:
         settings = write_settings(work, {}, "anomalous").render
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.preprocess import decode
 from tests.anomaly_core.files import encode
-from tests.bench import archive
+from tests.bench import archive, job, roofs
 from tests.bench.archive import ANOMALOUS, CATEGORIES, Source, write_archive, write_bundle
 from tests.bench.baselines import dataloader, reference
-from tests.bench.roofs import STAGES, _step, together
+from tests.bench.job import SHARD_ROWS, Arrival, _each, _stop, steady
+from tests.bench.roofs import STAGES, Roofs, _step, together
 from tests.bench.scale import long_manifest
 from tests.bundles import random_pixels
 
@@ -62,6 +68,19 @@ def test_every_roof_takes_images_through_its_stage(made: tuple[Path, Path, Bundl
     assert written == {"write": {".parquet"}, "render": {".png"}}.get(stage, set())
 
 
+def test_roofs_are_measured_again_and_again(
+    made: tuple[Path, Path, Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roofs, "cores", lambda: 1)
+    alone = Roofs(*made[:2], "float32", tmp_path)
+    alone.measure(0.01)
+    alone.measure(0.01)
+    alone.close()
+    assert [set(one) for one in alone.found] == [set(STAGES)] * 2
+    assert all(rate > 0 for rate in alone.rates().values())
+    assert alone.processes[0].exitcode == 0
+
+
 def test_the_roof_of_all_stages_is_what_an_image_costs_in_each() -> None:
     assert together({"a": 10.0, "b": 10.0, "c": 5.0}) == pytest.approx(2.5)
 
@@ -71,3 +90,42 @@ def test_a_long_manifest_is_frozen_and_committed(tmp_path: Path) -> None:
     assert found["rows"] == 3000 and found["memory_commit"] >= found["memory_before"] > 0
     published = pq.read_table(tmp_path / "work" / "out" / "results" / "run_date=2026-01-01" / "audit.parquet")
     assert len(published) == 3000
+
+
+def _timings(load: float) -> dict[str, Any]:
+    stages = {"load": {"cpu_seconds": load}, "write": {"cpu_seconds": 0.0}}
+    return {"machine": {"extracted_at_once": 2}, "stages": stages}
+
+
+def _arrivals(loading: float) -> list[Arrival]:
+    """30 shards, the first and the last of which come twice as fast; so many CPU seconds of loading each."""
+    arrivals, seconds = [], 0.0
+    for shard in range(1, 31):
+        seconds += 4.0 if 4 < shard <= 22 else 2.0
+        arrivals.append(Arrival(shard, seconds, loading * shard))
+    return arrivals
+
+
+def test_the_steady_rate_is_that_of_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "cores", lambda: 2)
+    images = 30 * SHARD_ROWS
+    assert steady(_arrivals(1.0), images, _timings(30.0)) == pytest.approx(SHARD_ROWS / 4)
+    assert steady(_arrivals(2.0), images, _timings(30.0)) == pytest.approx(SHARD_ROWS / 4)
+    # Half of the loading was done before: half a CPU second a shard, of two cores.
+    assert steady(_arrivals(0.5), images, _timings(30.0)) == pytest.approx(SHARD_ROWS / 4.25)
+    with pytest.raises(ValueError, match="640 images are too few"):
+        steady(_arrivals(1.0)[:10], 10 * SHARD_ROWS, _timings(10.0))
+
+
+def test_a_job_is_stopped_with_its_children_and_goes_on() -> None:
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    with subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE) as process:
+        parent = psutil.Process(process.pid)
+        while not parent.children():
+            time.sleep(0.05)
+        family = _stop(parent)
+        assert len(family) == 2
+        assert [one.status() for one in family] == [psutil.STATUS_STOPPED] * 2
+        _each(family, psutil.Process.resume)
+        process.communicate(b"\n", timeout=30)
+    assert process.returncode == 0

@@ -26,7 +26,8 @@ def spent(wall: float, cpu: float, waited: float = 0.0, begin: float = 1000.0, e
         # The one extracting actor of a GPU box waits 60 of 100 seconds.
         (GPU, {"load": spent(400, 300), "extract": spent(95, 20, 60), "score": spent(80, 70)}, "score", "waited 60 %"),
         (GPU, {"load": spent(400, 300), "extract": spent(95, 20), "score": spent(20, 10)}, "extract", "busy 95 %"),
-        (GPU, {"load": spent(900, 90), "extract": spent(30, 10), "score": spent(10, 5)}, "load", "busy 30 %"),
+        (GPU, {"load": spent(900, 90), "extract": spent(30, 10), "write": spent(80, 5)}, "load", "busy 30 %"),
+        (GPU, {"load": spent(80, 70), "extract": spent(30, 10), "write": spent(900, 9)}, "write", "were written"),
     ],
 )  # fmt: skip
 def test_the_limiting_stage(machine: Machine, stages: dict[str, Spent], limiting: str, why: str) -> None:
