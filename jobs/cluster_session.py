@@ -31,9 +31,8 @@ SYSTEM = {
     "task_events_report_interval_ms": 0,
     "event_stats": False,
 }
-# Object store of an embedded Ray, of which Ray Data spends half: shards of 256 rows are 38 MB, two of them are
-# extracted for two cores, and some wait. From 10 GB on Ray insists on as much
-# shared memory, of which containers have little.
+# Object store of an embedded Ray, of which Ray Data spends half: shards of 256 rows are 38 MB, and four of them are
+# with the extractor of two cores. From 10 GB on Ray insists on as much shared memory, of which containers have little.
 STORE_BYTES_A_CORE, LEAST_STORE, MOST_STORE = 256 * 2**20, 2**30, 4 * 2**30
 STORE_OF_MEMORY = 0.3
 

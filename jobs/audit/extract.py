@@ -68,8 +68,8 @@ class ExtractSettings:
 class Extract:
     """A loaded shard to the same rows with category, score and decision. Holds router and backbone.
 
-    Called by several threads, each with a shard: so many of them at once use the models, and the others wait for their
-    turn or for their last scores.
+    Called by several threads, each with a shard: so many of them at once use router and backbone, and the others wait
+    for their turn or for their last scores.
     """
 
     def __init__(self, settings: ExtractSettings, registry: Any, at_once: int = 1):

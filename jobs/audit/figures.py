@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 FULL = 0.85  # of a resource in use: it is what limits
-# Of the extractors' time spent on waiting for scorers: they limit. Less is waited while another shard is extracted.
+# Of a shard's time with an extractor that is not busy, spent on waiting for scorers: they limit.
 WAITING = 0.5
 
 
@@ -105,18 +105,20 @@ def analyse(spent: Mapping[str, Spent], machine: Machine) -> Analysis | None:
             f"the stages used {100 * cpu:.0f} % of all CPUs, {heaviest} {100 * share:.0f} % of that",
             "more CPUs or nodes; a GPU if route, extract and score are most of it",
         )
-    if extract.waited / available >= WAITING:
-        return Analysis(
-            "score",
-            f"the extracting actors waited {100 * extract.waited / available:.0f} % of the time for scores",
-            "more scorers (--scorers)",
-        )
     busy = (extract.wall - extract.waited) / available
     if busy >= FULL:
         more = "more GPUs, or a larger --micro-batch" if machine.device == "cuda" else "more CPUs or nodes"
         return Analysis("extract", f"the extracting actors were busy {100 * busy:.0f} % of the time", more)
-    # Neither CPUs nor models, so storage: read from or written to, by what takes longer.
-    limiting = max((stage for stage in ("load", "write") if stage in spent), key=lambda stage: spent[stage].wall)
+    if extract.waited / extract.wall >= WAITING:
+        return Analysis(
+            "score",
+            f"the extracting actors were busy {100 * busy:.0f} % of the time; "
+            f"{100 * extract.waited / extract.wall:.0f} % of what a shard took there was waiting for scores",
+            "more scorers (--scorers)",
+        )
+    # Neither CPUs nor models, so storage most likely: read from or written to, by what is waited for longer.
+    idle = {stage: spent[stage].wall - spent[stage].cpu for stage in ("load", "write") if stage in spent}
+    limiting = max(idle, key=lambda stage: idle[stage], default="load")
     return Analysis(
         limiting,
         f"the extracting actors were busy {100 * busy:.0f} % of the time and the CPUs {100 * cpu:.0f} %: they waited "

@@ -27,7 +27,7 @@ from jobs.cluster_session import working_nodes
 LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.6, 0.4, 0.2
 RETRIES = 4
 # What an extracting actor on CPUs needs at most, of which half a node's memory is spent.
-EXTRACTOR_MEMORY = 1.5 * 2**30
+EXTRACTOR_MEMORY = 1.75 * 2**30
 # Shards that an extracting actor takes through the models side by side, and those that wait for their last scores
 # meanwhile: without the third, two that end together leave a core idle until the scorer has worked off both.
 SHARDS_AT_ONCE, SHARDS_WAITING = 2, 1
@@ -155,6 +155,7 @@ def _chain(
                 size=resources.extractors,
                 enable_true_multi_threading=True,
                 max_concurrent_calls_per_actor=SHARDS_AT_ONCE + SHARDS_WAITING,
+                max_tasks_in_flight_per_actor=SHARDS_AT_ONCE + SHARDS_WAITING + 1,
             ),
             max_restarts=RETRIES,
             max_task_retries=RETRIES,

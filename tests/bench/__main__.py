@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -21,12 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from anomaly_core.device import Precision, resolve_device, resolve_precision
+from jobs.machine import cores
 from jobs.storage import scratch
 from tests.anomaly_core.files import encode
 from tests.bench.accuracy import accuracy
 from tests.bench.archive import Source, source, write_archive, write_bundle
-from tests.bench.job import audit, in_turns
-from tests.bench.roofs import MODELS, Roofs, together
+from tests.bench.job import audit, enough, in_turns
+from tests.bench.roofs import MODELS, Roofs, limiting, together
 from tests.bench.scale import long_manifest
 from tests.bench.startup import start_up
 from tests.conftest import shared_root
@@ -58,11 +60,10 @@ def _throughput(asked: Asked, format: str = "png") -> dict[str, Any]:
     bundle, manifest = asked.prepared(pictures, format, images, format)
     roofs, jobs, ways, ratios = [], [], {"dataloader": [], "reference": []}, []
     for _ in range(asked.repeats):
-        alone = Roofs(bundle, manifest, asked.precision, folder / "roof", asked.device)
-        # In turns with the job, which is stopped meanwhile: a machine that shares its processors with others is now
-        # faster, now slower.
-        ran = audit(bundle, manifest, folder / "out", images, pause=partial(alone.measure, asked.seconds))
-        alone.close()
+        with Roofs(bundle, manifest, asked.precision, folder / "roof", asked.device) as alone:
+            # In turns with the job, which is stopped meanwhile: a machine that shares its processors with others is
+            # now faster, now slower.
+            ran = audit(bundle, manifest, folder / "out", images, pause=partial(alone.measure, asked.seconds))
         jobs.append(ran.detail())
         roofs.append(alone.rates())
         ratios.append(jobs[-1]["images_per_second"] / together(roofs[-1]))
@@ -82,6 +83,7 @@ def _throughput(asked: Asked, format: str = "png") -> dict[str, Any]:
         "images": pictures.origin,
         "roofs": rates,
         "roof": together(rates),
+        "limiting": limiting(rates),
         "roof_each_time": [round(together(one), 1) for one in roofs],
         "job": job,
         "job_of_roof": median(ratios),
@@ -111,8 +113,7 @@ def _throughput(asked: Asked, format: str = "png") -> dict[str, Any]:
     console.print(
         f"job / roof {found['job_of_roof']:.3f} {found['job_of_roof_by_repeat']}, roofs {found['roof_each_time']}; "
         f"job / DataLoader {found['job_to_dataloader']:.2f}; job / reference {found['job_to_reference']:.2f}; models "
-        f"alone / reference {found['models_to_reference']:.2f}; limiting: {jobs[-1]['limiting']['limiting']} "
-        f"({jobs[-1]['limiting']['why']})"
+        f"alone / reference {found['models_to_reference']:.2f}; limiting: {found['limiting']}"
     )
     return found
 
@@ -235,9 +236,9 @@ def _machine() -> dict[str, Any]:
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help=f"Section to run; repeat: {', '.join(SECTIONS)}.")] = None,
-    images: Annotated[int, typer.Option(help="Images of a run that throughput is measured in.")] = 2000,
+    images: Annotated[int, typer.Option(help="Images of a run, more if the machine needs them.")] = 2000,
     repeats: Annotated[int, typer.Option(help="How often each measurement is made.")] = 3,
-    seconds: Annotated[float, typer.Option(help="How long each roof is measured in each pause of the job.")] = 1.0,
+    seconds: Annotated[float, typer.Option(max=3.0, help="How long a roof is measured in a pause.")] = 1.0,
     precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto.")] = "auto",
     bundle: Annotated[Path | None, typer.Option(help="A trained bundle, for the section accuracy.")] = None,
     output: Annotated[Path, typer.Option(help="Where bench.json goes.")] = Path("bench-output"),
@@ -245,12 +246,15 @@ def main(
     """Run the benchmarks."""
     device = resolve_device()
     chosen = resolve_precision(precision, device)
+    # Two shards for every extractor, of which there is one for a GPU or for two cores.
+    count = max(images, enough(2 * max(torch.cuda.device_count(), -(-cores() // 2))))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was stopped for a measurement is ended, not left
     output.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"machine": _machine(), "device": device, "precision": chosen}
     with scratch() as work:
         for section in only or SECTIONS:
             console.rule(section)
-            report[section] = SECTIONS[section](Asked(work, images, repeats, seconds, device, chosen, bundle))
+            report[section] = SECTIONS[section](Asked(work, count, repeats, seconds, device, chosen, bundle))
             (output / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
     console.print(f"figures in {output / 'bench.json'}")
 

@@ -55,7 +55,6 @@ class Ran:
             "images_per_second": round(self.steady(), 2),
             "with_start_and_end": round(self.images / self.seconds, 2),
             "cpu_ms_per_image": {name: one["cpu_ms_per_image"] for name, one in self.timings["stages"].items()},
-            "limiting": self.timings["limiting"],
         }
 
 
@@ -95,11 +94,16 @@ def audit(
     progress, paused = list[Arrival](), 0.0
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        if watch:
-            memory = _watch(process)
-        else:
-            progress, paused = _follow(process, join(run, "shards"), -(-count // SHARD_ROWS), pause)
-        process.wait()
+        try:
+            if watch:
+                memory = _watch(process)
+            else:
+                progress, paused = _follow(process, join(run, "shards"), -(-count // SHARD_ROWS), pause)
+            process.wait()
+        except BaseException:
+            _each(_stop(psutil.Process(process.pid)), psutil.Process.kill)
+            process.wait()
+            raise
         if process.returncode != 0:
             log.seek(0)
             raise RuntimeError(f"the audit ended with {process.returncode}: {log.read()[-2000:]}")
@@ -116,13 +120,18 @@ def steady(progress: list[Arrival], images: int, timings: dict[str, Any]) -> flo
     ahead = 2 * timings["machine"]["extracted_at_once"]
     planned = -(-images // SHARD_ROWS)
     middle = [one for one in progress if ahead <= one.shards <= planned - 2 * ahead]
-    if len(middle) < 5:
-        raise ValueError(f"{images} images are too few for a steady state: {(3 * ahead + 8) * SHARD_ROWS} are enough")
+    if len(middle) < 4:
+        raise ValueError(f"{images} images are too few for a steady state: {enough(ahead // 2)} are enough")
     shards = [one.shards for one in middle]
     seconds = linear_regression(shards, [one.seconds for one in middle]).slope / SHARD_ROWS
     loaded = linear_regression(shards, [one.loading for one in middle]).slope / SHARD_ROWS
     due = sum(timings["stages"][stage]["cpu_seconds"] for stage in ("load", "write")) / images
     return 1 / (seconds + max(0.0, due - loaded) / cores())
+
+
+def enough(extracted_at_once: int) -> int:
+    """Images that have a steady state, where so many shards are extracted at once."""
+    return (6 * extracted_at_once + 12) * SHARD_ROWS
 
 
 def in_turns(repeats: int, *runs: Callable[[], Ran]) -> list[list[Ran]]:
@@ -147,12 +156,13 @@ def _follow(
         if there > (progress[-1].shards if progress else 0):
             progress.append(Arrival(there, now, _loading(job)))
         if pause is not None and 0 < there < planned - 1 and now >= due:
-            before, family = time.monotonic(), _stop(job)
+            family = _stop(job)
+            before = time.monotonic()
             try:
                 pause()
             finally:
+                paused += time.monotonic() - before
                 _each(family, psutil.Process.resume)
-            paused += time.monotonic() - before
             due = now + BETWEEN_PAUSES
     return progress, paused
 

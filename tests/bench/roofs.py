@@ -18,6 +18,7 @@ STAGES = ("fetch", "decode", "route", "features", "score", "write", "render")
 MODELS = ("route", "features", "score")
 ON_GPU = (*MODELS, "copy")
 ROWS = 60
+PATIENCE = 300
 
 
 def stages(device: str) -> tuple[str, ...]:
@@ -28,18 +29,31 @@ def stages(device: str) -> tuple[str, ...]:
 def together(rates: dict[str, float]) -> float:
     """Images/s of a machine that loses nothing.
 
-    Without a GPU an image costs what its stages cost; with one, the slowest of decoding, copying and models sets the
-    pace.
+    Without a GPU an image costs what its stages cost; with one, the slowest of decoding, copying and models (of one
+    process, one after the other) sets the pace.
     """
-    if "copy" in rates:
-        return min(rates["decode"], rates["copy"], 1 / sum(1 / rates[stage] for stage in MODELS))
-    return 1 / sum(1 / rate for rate in rates.values())
+    return min(_beside_a_gpu(rates).values()) if "copy" in rates else 1 / sum(1 / rate for rate in rates.values())
+
+
+def limiting(rates: dict[str, float]) -> str:
+    """What sets the pace of such a machine."""
+    beside = _beside_a_gpu(rates) if "copy" in rates else rates
+    return min(beside, key=lambda stage: beside[stage])
+
+
+def _beside_a_gpu(rates: dict[str, float]) -> dict[str, float]:
+    return {
+        "decode": rates["decode"],
+        "copy": rates["copy"],
+        "models": 1 / sum(1 / rates[stage] for stage in MODELS),
+    }
 
 
 class Roofs:
-    """A process for each core that holds every stage, and takes images through one of them when it is asked to.
+    """A process for each core that holds the stages, and takes images through one of them when it is asked to.
 
     They stay between the measurements, so that one can be as short as a second. A GPU belongs to the first of them.
+    To be used in a ``with`` statement, which ends them.
     """
 
     def __init__(self, bundle: Path, manifest: Path, precision: str, work: Path, device: str = "cpu"):
@@ -57,7 +71,7 @@ class Roofs:
             self.processes[-1].start()
             there.close()
         for pipe in self.pipes:
-            pipe.recv()
+            _received(pipe)
 
     def measure(self, seconds: float) -> None:
         """Images/s of each stage while every core does nothing else, each measured for so many seconds."""
@@ -65,17 +79,25 @@ class Roofs:
         for stage in self.stages:
             for pipe in self.pipes:
                 pipe.send((stage, seconds))
-            self.found[-1][stage] = float(sum(pipe.recv() for pipe in self.pipes))
+            self.found[-1][stage] = float(sum(map(_received, self.pipes)))
 
     def rates(self) -> dict[str, float]:
         """Mean of the measurements, by stage."""
         return {stage: mean(one[stage] for one in self.found) for stage in self.stages}
 
-    def close(self) -> None:
-        """End the processes."""
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
-            pipe.close()
+    def __enter__(self) -> Roofs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()
             process.join()
+
+
+def _received(pipe: Any) -> Any:
+    if not pipe.poll(PATIENCE):
+        raise TimeoutError(f"a process that measures roofs has not answered for {PATIENCE} s")
+    return pipe.recv()
 
 
 def _work(
@@ -91,7 +113,7 @@ def _work(
         step = steps.get(stage)
         if step is not None:
             step()
-        barrier.wait()
+        barrier.wait(PATIENCE)
         if step is None:
             pipe.send(0.0)
             continue
@@ -130,13 +152,15 @@ def _step(
             return 1
 
         return fetch_one
-    files = [Path(row["uri"]).read_bytes() for row in rows]
+    files = _files(tuple(row["uri"] for row in rows))
     if stage == "decode":
         return lambda: len([decode(files[following()])])
     bundle = _bundle(bundle_folder)
     if stage in ("write", "render"):
-        return _writing(bundle, rows, files, work, pictures=stage == "render")
-    extractor = bundle.extractor(device, precision)
+        return _writing(
+            bundle, _extractor(bundle_folder, "cpu", bundle.precision), rows, files, work, stage == "render"
+        )
+    extractor = _extractor(bundle_folder, device, precision)
     if stage == "score":
         return _scoring(bundle, extractor, precision, rows, files)
     lots = [
@@ -164,6 +188,17 @@ def _step(
         return len(some)
 
     return _whole(pictures, torch.inference_mode()(through)) if device == "cuda" else model_some
+
+
+# Each process has these once, for all its stages.
+@cache
+def _files(uris: tuple[str, ...]) -> list[bytes]:
+    return [Path(uri).read_bytes() for uri in uris]
+
+
+@cache
+def _extractor(folder: Path, device: str, precision: Any) -> Any:
+    return _bundle(folder).extractor(device, precision)
 
 
 @cache
@@ -214,7 +249,7 @@ def _scoring(
 
 
 def _writing(
-    bundle: Any, rows: list[dict[str, Any]], files: list[bytes], work: Path, pictures: bool
+    bundle: Any, extractor: Any, rows: list[dict[str, Any]], files: list[bytes], work: Path, pictures: bool
 ) -> Callable[[], int]:
     import numpy as np
     import pyarrow as pa
@@ -227,7 +262,7 @@ def _writing(
     from manifests.schema import frozen_schema
     from tests.jobs.audit.stages import Deaf, write_settings
 
-    decided, extractor = [], bundle.extractor("cpu", bundle.precision)
+    decided = []
     for i, (row, data) in enumerate(zip(rows, files, strict=True)):
         picture = decode(data)
         category = row["declared_category"]

@@ -56,7 +56,7 @@ def main() -> None:
     actors = ray.data.ActorPoolStrategy(size=int(sys.argv[1]))
     dataset = (
         ray.data.range(16, override_num_blocks=16)
-        .map_batches(_with_torch, batch_size=None, num_cpus=0.5)
+        .map_batches(_with_torch, batch_size=None, num_cpus=0.6)
         .map_batches(_Model, batch_size=None, batch_format="pyarrow", num_cpus=0.4, compute=actors)
         .map_batches(_with_torch, batch_size=None, num_cpus=0.2)
     )

@@ -10,7 +10,7 @@ import pytest
 from jobs.audit.figures import Machine, Meter, ProcessorTime, Spent, analyse, by_stage, cost, timings
 
 CPUS = Machine(nodes=1, cpus=2, gpus=0, extracted_at_once=2, device="cpu")
-GPU = Machine(nodes=1, cpus=16, gpus=1, extracted_at_once=1, device="cuda")
+GPU = Machine(nodes=1, cpus=16, gpus=1, extracted_at_once=2, device="cuda")
 
 
 def spent(wall: float, cpu: float, waited: float = 0.0, begin: float = 1000.0, end: float = 1100.0) -> Spent:
@@ -23,11 +23,14 @@ def spent(wall: float, cpu: float, waited: float = 0.0, begin: float = 1000.0, e
         # 190 of 200 CPU seconds are used, most of them for decoding.
         (CPUS, {"load": spent(120, 100), "extract": spent(90, 60), "score": spent(40, 30)}, "load", "95 % of all CPUs"),
         (CPUS, {"load": spent(60, 40), "extract": spent(190, 130), "score": spent(40, 20)}, "extract", "95 % of all"),
-        # The one extracting actor of a GPU box waits 60 of 100 seconds.
-        (GPU, {"load": spent(400, 300), "extract": spent(95, 20, 60), "score": spent(80, 70)}, "score", "waited 60 %"),
-        (GPU, {"load": spent(400, 300), "extract": spent(95, 20), "score": spent(20, 10)}, "extract", "busy 95 %"),
-        (GPU, {"load": spent(900, 90), "extract": spent(30, 10), "write": spent(80, 5)}, "load", "busy 30 %"),
-        (GPU, {"load": spent(80, 70), "extract": spent(30, 10), "write": spent(900, 9)}, "write", "were written"),
+        # Of the 200 seconds that a GPU box may extract in, two shards at once.
+        (GPU, {"load": spent(400, 300), "extract": spent(190, 20, 120), "score": spent(80, 70)}, "score", "63 % of"),
+        (GPU, {"load": spent(400, 300), "extract": spent(190, 20), "score": spent(20, 10)}, "extract", "busy 95 %"),
+        # A third shard always waits for its last scores, and both others keep the models busy.
+        (GPU, {"load": spent(400, 300), "extract": spent(400, 20, 210), "score": spent(9, 7)}, "extract", "busy 95 %"),
+        (GPU, {"load": spent(900, 90), "extract": spent(60, 10), "write": spent(80, 5)}, "load", "busy 30 %"),
+        (GPU, {"load": spent(900, 850), "extract": spent(60, 10), "write": spent(90, 9)}, "write", "were written"),
+        (GPU, {"extract": spent(60, 10)}, "load", "busy 30 %"),
     ],
 )  # fmt: skip
 def test_the_limiting_stage(machine: Machine, stages: dict[str, Spent], limiting: str, why: str) -> None:

@@ -56,20 +56,22 @@ def test_a_process_ends_with_its_parent_if_it_asked_for_it(asked: bool) -> None:
 
 def _asks(stage: Callable[..., Any], count: int, result: Any) -> None:
     found = ctypes.c_int()
-    with suppress(AttributeError, TypeError):  # it is given nothing to work on
-        stage(*[None] * count)
-    ctypes.CDLL(None).prctl(PR_GET_PDEATHSIG, ctypes.byref(found))
-    result.put(found.value)
+    try:
+        with suppress(AttributeError, TypeError):  # it is given nothing to work on
+            stage(*[None] * count)
+    finally:
+        ctypes.CDLL(None).prctl(PR_GET_PDEATHSIG, ctypes.byref(found))
+        result.put(found.value)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux kills the children of a dead process")
 @pytest.mark.parametrize(
     ("stage", "arguments"), [(Registry, 3), (Scorer, 1), (Extract, 2), (load_shard, 3), (write_shard, 3), (_serve, 2)]
 )
-def test_every_stage_asks_for_it_before_anything_else(stage: Callable[..., Any], arguments: int) -> None:
+def test_every_stage_asks_for_it(stage: Callable[..., Any], arguments: int) -> None:
     context = multiprocessing.get_context("fork")
-    result = context.SimpleQueue()
+    result = context.Queue()
     process = context.Process(target=_asks, args=(stage, arguments, result))
     process.start()
-    assert result.get() == signal.SIGKILL
+    assert result.get(timeout=60) == signal.SIGKILL
     process.join()
