@@ -6,6 +6,7 @@ import sys
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
+import psutil
 import typer
 from rich.console import Console
 
@@ -143,7 +144,7 @@ def audit(
         "price_per_node_hour": price,
         "accept_code_change": accept_code_change,
     }
-    raise typer.Exit(run_command(settings, max_failed, dry_run=dry_run))
+    raise typer.Exit(run_command(settings, max_failed, dry_run=dry_run, began=psutil.Process().create_time()))
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import traceback
 from collections import Counter
 from types import FrameType
@@ -24,8 +25,12 @@ from jobs.cli import complain, console, note
 GRACE_SECONDS = 2.0
 
 
-def run_command(settings: dict[str, Any], max_failed: str, *, dry_run: bool = False) -> int:
-    """Run the audit from settings as typed; returns the exit code."""
+def run_command(settings: dict[str, Any], max_failed: str, *, dry_run: bool = False, began: float | None = None) -> int:
+    """Run the audit from settings as typed; returns the exit code.
+
+    began: when the command began, seconds since the epoch, for the figures of the run; None for now.
+    """
+    began = time.time() if began is None else began
     try:
         config = AuditConfig(**settings, max_failed=ErrorBudget.parse(max_failed))
     except ValidationError as error:
@@ -41,7 +46,7 @@ def run_command(settings: dict[str, Any], max_failed: str, *, dry_run: bool = Fa
         if dry_run:
             _dry_run(config)
             return exits.COMMITTED
-        outcome = _with_progress(config)
+        outcome = _with_progress(config, began)
     except KeyboardInterrupt:
         complain("interrupted; the same command resumes the run")
         _leave_soon(exits.INTERRUPTED)
@@ -57,7 +62,7 @@ def run_command(settings: dict[str, Any], max_failed: str, *, dry_run: bool = Fa
     return outcome.code
 
 
-def _with_progress(config: AuditConfig) -> Outcome:
+def _with_progress(config: AuditConfig, began: float) -> Outcome:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -87,7 +92,7 @@ def _with_progress(config: AuditConfig) -> Outcome:
                 console.print(f"shard written: {rows} rows, {dict(sorted(counts.items()))}", markup=False)
             progress.update(task, advance=rows, seen=", ".join(f"{n} {word}" for word, n in sorted(totals.items())))
 
-        return audit(config, Watcher(said=note, planned=planned, shard_done=shard_done))
+        return audit(config, Watcher(said=note, planned=planned, shard_done=shard_done, began=began))
 
 
 def _dry_run(config: AuditConfig) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil
-
 FULL = 0.85  # of a resource in use: it is what limits
 # Of a shard's time with an extractor that is not busy, spent on waiting for scorers: they limit.
 WAITING = 0.5
@@ -170,8 +168,6 @@ def timings(
         told["images_per_second_steady"] = round(rows / since_models, 2)
         told["start_up_seconds"] = round(scored - started - since_models, 3)
         told["limiting"] = asdict(analysis)
-    if "score" in spent:
-        told["seconds_to_first_score"] = round(spent["score"].begin - psutil.Process().create_time(), 2)
     told["node_seconds"] = round(machine.nodes * (finished - started), 1)
     if price is not None:
         told["cost"] = cost(told["node_seconds"], rows, price)

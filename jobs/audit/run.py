@@ -62,11 +62,12 @@ class Outcome:
 
 @dataclass
 class Watcher:
-    """What a caller wants to be told; the defaults tell nobody."""
+    """What a caller wants to be told; the defaults tell nobody. began: when it began, seconds since the epoch."""
 
     said: Callable[[str], None] = field(default=lambda text: None)
     planned: Callable[[Plan], None] = field(default=lambda plan: None)
     shard_done: Callable[[int, dict[str, int]], None] = field(default=lambda rows, counts: None)
+    began: float = field(default_factory=time.time)
 
 
 def audit(config: AuditConfig, watcher: Watcher | None = None) -> Outcome:
@@ -95,7 +96,7 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
         try:
             figures = _score(config, plan, bundle, precision, device, watcher)
             lock.check()
-            return _finish(config, plan, figures, started)
+            return _finish(config, plan, figures, started, watcher.began)
         except BaseException as error:
             _abandon(plan, error)
             raise
@@ -269,7 +270,7 @@ def _registry(bundle: Bundle, settings: ScorerSettings) -> Any:
     )
 
 
-def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: float) -> Outcome:
+def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: float, began: float) -> Outcome:
     scored = time.monotonic()
     record = plan.record
     record.counts = commit(plan.folder, record, plan.frozen)
@@ -278,6 +279,8 @@ def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: f
     code = exits.BUDGET_EXCEEDED if exceeded else exits.COMMITTED
     rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
     record.timings = timings(started, scored, time.monotonic(), rows, figures, config.price_per_node_hour)
+    if "score" in figures.get("spent", {}):
+        record.timings["seconds_to_first_score"] = round(figures["spent"]["score"].begin - began, 2)
     record.state, record.finished_at = "committed", now()
     record.exit_code = code
     record.exit_reason = f"{exits.MEANING[code]} ({failed} failed of {plan.frozen.rows}, budget {config.max_failed})"

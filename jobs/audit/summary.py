@@ -138,7 +138,10 @@ def _pace(timings: dict[str, Any]) -> list[str]:
         f"{timings['seconds']} s in all"
     ]
     if "images_per_second_steady" in timings:
-        told[0] += f"; {timings['images_per_second_steady']} images/s once the models were ready"
+        told[0] += (
+            f", of which {timings['start_up_seconds']:.0f} s of start-up; "
+            f"{timings['images_per_second_steady']} images/s once the models were ready"
+        )
     if "stages" in timings:
         spent = [f"{stage} {one['seconds']:.0f}" for stage, one in timings["stages"].items()]
         told.append(f"seconds by stage, summed over processes: {', '.join(spent)}")

@@ -20,6 +20,9 @@ from jobs.training.config import TrainingConfig, TrainingError
 from jobs.training.train import Board, elapsed, train
 from jobs.weights import WeightsError
 
+# Accuracy of a router on its own training images, below which the person is told.
+ROUTES_WELL = 0.9
+
 
 def train_command(settings: dict[str, Any]) -> int:
     """Train from settings as typed; returns the exit code: 0, 1 unexpected, 2 usage, 4 storage, 130 interrupted."""
@@ -97,6 +100,14 @@ def _print(manifest: BundleManifest) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if router.training_accuracy is not None and router.training_accuracy < ROUTES_WELL:
+        output.print(
+            f"warning: the router names the category of only {100 * router.training_accuracy:.0f} % of the images that "
+            "it was trained on, and an audit scores what is misrouted with another category's autoencoder: train on "
+            "more images, start from ImageNet weights (--router-weights), or audit with --trust-declared",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

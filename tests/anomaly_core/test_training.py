@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from anomaly_core.cae import load_cae
 from anomaly_core.preprocess import normalise
@@ -170,6 +171,19 @@ def test_folded_norms_stay_as_they_are_and_the_rest_is_trained() -> None:
     assert not torch.equal(state["layer4.1.bn2.running_mean"], initial["layer4.1.bn2.running_mean"])
     assert not torch.equal(state["conv1.weight"], initial["conv1.weight"])
     assert state["fc.weight"].shape == (2, 512)
+
+
+def test_settled_norms_are_the_average_of_the_training_images() -> None:
+    pixels, labels = two_classes(6)
+    recipe = replace(RECIPE, router_epochs=1, router_batch=len(pixels), settle_norms=True)
+    fitted, _, accuracy = fit_router(pixels, labels, 2, {}, recipe, device="cpu", precision="float32")
+    seen = F.conv2d(normalise(torch.from_numpy(pixels)), fitted.state["conv1.weight"], stride=2, padding=3)
+    assert torch.allclose(fitted.state["bn1.running_mean"], seen.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(fitted.state["bn1.running_var"], seen.var((0, 2, 3)), rtol=1e-4)
+    plain, _, by_chance = fit_router(
+        pixels, labels, 2, {}, replace(recipe, settle_norms=False), device="cpu", precision="float32"
+    )
+    assert torch.equal(plain.state["conv1.weight"], fitted.state["conv1.weight"]) and accuracy > by_chance
 
 
 def test_a_router_of_one_image() -> None:

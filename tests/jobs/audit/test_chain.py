@@ -34,7 +34,7 @@ def node(cpus: float, gibibytes: float) -> dict[str, Any]:
         ([node(3, 20)], 2, 1, 1),
         ([node(16, 100)], 8, 4, 1),
         ([node(16, 100), node(2, 20)], 9, 5, 1),
-        ([node(16, 6)], 2, 1, 4),  # memory for two: their threads use the cores
+        ([node(16, 7)], 2, 1, 4),  # memory for two: their threads use the cores
         ([node(2, 1)], 1, 1, 1),
     ],
 )
