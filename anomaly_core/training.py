@@ -101,12 +101,10 @@ def fit_router(
     generator = np.random.default_rng(seed)
     best, losses = _Best(), []
     for epoch in range(recipe.router_epochs):
-        model.train()
-        for norm in frozen:
-            norm.eval()
+        _train_but(model, frozen)
         total = 0.0
         for rows in _batches(len(pixels), recipe.router_batch, generator):
-            images = normalise(torch.tensor(pixels[np.sort(rows)], device=device))
+            images = _images(pixels, rows, device)
             target = torch.from_numpy(labels[np.sort(rows)]).to(device)
             optimiser.zero_grad(set_to_none=True)
             with _autocast(device, precision):
@@ -255,21 +253,25 @@ def _settle_norms(
     precision: Precision,
 ) -> None:
     """Set the statistics of all norms that are not frozen to their plain average over batches of the training images
-    ("precise BatchNorm", Wu and Johnson 2021)."""
-    norms = [one for one in model.modules() if isinstance(one, nn.BatchNorm2d) and not any(one is f for f in frozen)]
-    momenta = [norm.momentum for norm in norms]
-    model.train()
-    for one in frozen:
-        one.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
+    ("precise BatchNorm", Wu and Johnson 2021). The model is of no use for further training afterwards."""
+    _train_but(model, frozen)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.training:
+            norm.reset_running_stats()
+            norm.momentum = None  # a cumulative average
     for rows in _batches(len(pixels), batch, generator):
-        images = normalise(torch.tensor(pixels[np.sort(rows)], device=device))
         with _autocast(device, precision):
-            model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+            model(_images(pixels, rows, device))
+
+
+def _train_but(model: nn.Module, frozen: Sequence[nn.Module]) -> None:
+    model.train()
+    for norm in frozen:
+        norm.eval()
+
+
+def _images(pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], device: str) -> torch.Tensor:
+    return normalise(torch.tensor(pixels[np.sort(rows)], device=device))
 
 
 @torch.inference_mode()

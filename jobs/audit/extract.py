@@ -52,7 +52,8 @@ DECIDED = (
 class ExtractSettings:
     """What the extract stage needs besides the bundle, which the registry has.
 
-    micro_batch: images at once, None for what suits the device. own_scorer: score in the extracting actor itself.
+    threads: of torch, by shard. shards_at_once: those that use router and backbone at one time. micro_batch: images at
+    once, None for what suits the device. own_scorer: score in the extracting actor itself.
     """
 
     calibration: dict[str, list[float]]
@@ -61,6 +62,7 @@ class ExtractSettings:
     device: str
     precision: Precision
     threads: int
+    shards_at_once: int
     micro_batch: int | None
     own_scorer: ScorerSettings | None = None
 
@@ -72,7 +74,7 @@ class Extract:
     for their turn or for their last scores.
     """
 
-    def __init__(self, settings: ExtractSettings, registry: Any, at_once: int = 1):
+    def __init__(self, settings: ExtractSettings, registry: Any):
         end_with_parent()
         self.settings, self.registry = settings, registry
         torch.set_num_threads(settings.threads)
@@ -83,7 +85,7 @@ class Extract:
         self.files: dict[str, list[Any]] = {}
         self.known: dict[str, deque[Any]] = {}
         self.known_since = time.monotonic()
-        self.lock, self.models = threading.Lock(), threading.Semaphore(at_once)
+        self.lock, self.models = threading.Lock(), threading.Semaphore(settings.shards_at_once)
         self.processor_time = ProcessorTime()
 
     def owners(self, category: str) -> deque[Any]:

@@ -142,9 +142,17 @@ def by_stage(spent: Mapping[str, Spent]) -> dict[str, dict[str, Any]]:
 
 
 def timings(
-    started: float, scored: float, finished: float, rows: int, figures: Mapping[str, Any], price: float | None
+    started: float,
+    scored: float,
+    finished: float,
+    rows: int,
+    figures: Mapping[str, Any],
+    price: float | None,
+    began: float,
 ) -> dict[str, Any]:
     """For run.json. started, scored, finished: time.monotonic() of this start; price: of a node for an hour.
+
+    began: when the command began, seconds since the epoch; that is before ``started``.
 
     Rates are of the rows that this start scored: with its start-up, and since the first extraction began.
     """
@@ -162,6 +170,8 @@ def timings(
         return told
     told["machine"] = asdict(machine)
     told["stages"] = by_stage(spent)
+    if "score" in spent:
+        told["seconds_to_first_score"] = round(spent["score"].begin - began, 2)
     analysis = analyse(spent, machine)
     if analysis is not None:
         since_models = max(one.end for one in spent.values()) - spent["extract"].begin

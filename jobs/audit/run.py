@@ -41,7 +41,7 @@ from jobs.audit.plan import (
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
 from jobs.audit.registry import Registry, ScorerSettings
 from jobs.audit.render import RenderSettings
-from jobs.audit.stages import Resources, chain, cluster_device, divide, machine
+from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, cluster_device, divide, machine
 from jobs.audit.write import WriteSettings
 from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import joins_cluster, ray_session, store_bytes
@@ -225,6 +225,7 @@ def _receipts(
         device=scoring.device,
         precision=scoring.precision,
         threads=resources.threads,
+        shards_at_once=SHARDS_AT_ONCE,
         micro_batch=config.micro_batch,
         own_scorer=scoring if config.scoring == "extractor" else None,
     )
@@ -278,9 +279,7 @@ def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: f
     exceeded = config.max_failed.exceeded(failed, plan.frozen.rows)
     code = exits.BUDGET_EXCEEDED if exceeded else exits.COMMITTED
     rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
-    record.timings = timings(started, scored, time.monotonic(), rows, figures, config.price_per_node_hour)
-    if "score" in figures.get("spent", {}):
-        record.timings["seconds_to_first_score"] = round(figures["spent"]["score"].begin - began, 2)
+    record.timings = timings(started, scored, time.monotonic(), rows, figures, config.price_per_node_hour, began)
     record.state, record.finished_at = "committed", now()
     record.exit_code = code
     record.exit_reason = f"{exits.MEANING[code]} ({failed} failed of {plan.frozen.rows}, budget {config.max_failed})"

@@ -22,9 +22,10 @@ from jobs.audit.load import LoadSettings, load_shard
 from jobs.audit.write import WriteSettings, write_shard
 from jobs.cluster_session import working_nodes
 
-# A load task decodes one image at a time, but waits for storage too. EXTRACT_CPUS: of an actor on CPUs, less than it
-# uses, because actors that held every CPU of Ray's kept the other stages from running for ever.
-LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.6, 0.4, 0.2
+# A load task decodes one image at a time and fetches many meanwhile: one keeps two cores in images, and every further
+# one is a process with its memory and 2 CPU seconds of imports. EXTRACT_CPUS: of an actor on CPUs, less than it uses,
+# because actors that held every CPU of Ray's kept the other stages from running for ever.
+LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.9, 0.4, 0.2
 RETRIES = 4
 # What an extracting actor on CPUs needs at most, of which half a node's memory is spent.
 EXTRACTOR_MEMORY = 1.75 * 2**30
@@ -115,6 +116,8 @@ def chain(
     context.target_max_block_size = None  # a number would split a shard above it over several blocks
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # It advises to set the memory of stages, which nobody who runs the job can; how much they need is bounded here.
+    context.issue_detectors_config.high_memory_detector_config.detection_time_interval_s = -1
     with warnings.catch_warnings():
         # Ray 2.60 has no other way to bound retries, whose number is endless by default; pyproject pins below 2.64.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -147,7 +150,7 @@ def _chain(
             Extract,
             batch_size=None,
             batch_format="pyarrow",
-            fn_constructor_args=(extract, registry, SHARDS_AT_ONCE),
+            fn_constructor_args=(extract, registry),
             num_cpus=resources.extractor_cpus,
             # Not num_gpus: with it Ray Data asks for a numeric batch size, which does not keep shards whole.
             ray_remote_args_fn=partial(_gpus, resources.extractor_gpus) if resources.extractor_gpus else None,

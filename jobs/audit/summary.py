@@ -150,5 +150,8 @@ def _pace(timings: dict[str, Any]) -> list[str]:
         told.append(f"limiting stage: {limit['limiting']} ({limit['why']}); faster with {limit['next']}")
     if "node_seconds" in timings:
         costs = timings.get("cost")
-        told.append(f"{timings['node_seconds']:.0f} node-seconds" + (f"; cost {_cost(costs)}" if costs else ""))
+        told.append(
+            f"{timings['node_seconds']:.0f} node-seconds (nodes times seconds)"
+            + (f"; cost {_cost(costs)}" if costs else "; --price tells the cost")
+        )
     return told

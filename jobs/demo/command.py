@@ -13,6 +13,7 @@ from torch.hub import get_dir
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
 from jobs.audit.command import run_command
+from jobs.audit.summary import query_line
 from jobs.cli import note
 from jobs.cli import output as console
 from jobs.cluster_session import ray_session
@@ -82,7 +83,8 @@ def demo_command(output: str, backbone: str | None, form: str | None, router: st
         f"misrouted {misrouted}; broken files caught {caught} of {broken}",
         soft_wrap=True,
     )
-    console.print(f"pictures and results to look at: {root / 'audit'}", soft_wrap=True)
+    console.print(f"the S3 server ended with the demo; pictures and results are in {root / 'audit'}", soft_wrap=True)
+    console.print(f"in DuckDB: {query_line(str(root / 'audit'))}", markup=False, soft_wrap=True)
     return 0 if found > total / 2 and caught == broken else 1
 
 

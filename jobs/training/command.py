@@ -64,13 +64,14 @@ def _with_progress(config: TrainingConfig) -> BundleManifest:
     )
     with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
         lines: dict[str, TaskID] = {}
-        said: dict[str, str] = {}
+        said: dict[str, tuple[str, int]] = {}
 
         def watch(board: Board) -> None:
             for name, (stage, done, total) in board.items():
-                if not console.is_terminal and said.get(name) != stage:  # in a log, a line for each stage
-                    console.print(f"{name}: {stage}", markup=False)
-                said[name] = stage
+                if not console.is_terminal and said.get(name) != (stage, quarter := 4 * done // max(total, 1)):
+                    # in a log, a line for each quarter of a stage
+                    console.print(f"{name}: {stage}" + (f" {done} of {total}" if total > 1 else ""), markup=False)
+                    said[name] = (stage, quarter)
                 if name not in lines:
                     lines[name] = progress.add_task(name, stage=stage, total=total)
                 progress.update(lines[name], stage=stage, completed=done, total=total)
@@ -86,7 +87,7 @@ def _print(manifest: BundleManifest) -> None:
         table.add_row(
             category,
             str(info.images),
-            f"{info.losses[0]:.4g}" if len(info.losses) > 1 else "",
+            f"{info.losses[0]:.4g}" if len(info.losses) > 1 else "closed form",
             f"{min(info.losses):.4g}",
             f"{info.best_epoch + 1} of {len(info.losses)}",
             f"{info.threshold:.4g}",

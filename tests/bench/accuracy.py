@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from anomaly_core.bundle import Bundle, load_bundle, load_pth
+from anomaly_core.bundle import Bundle, load_pth
 from anomaly_core.preprocess import decode
+from jobs.bundles import read_bundle
 from tests.reference import pipeline
 
 
@@ -20,7 +21,7 @@ def accuracy(folder: Path, images: Path, limit: int | None = None) -> dict[str, 
     images: the test images in MVTec AD layout. The plain side is the re-statement of the method on torchvision's
     modules, which shares no code with the job.
     """
-    bundle = load_bundle({path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+    bundle = read_bundle(str(folder))
     found: dict[str, Any] = {}
     differ: list[float] = []
     total = 0

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from anomaly_core.bundle import Bundle, load_bundle
+from anomaly_core.bundle import Bundle
 from anomaly_core.device import Precision
 from anomaly_core.features import BackboneForm
 from anomaly_core.preprocess import decode
+from jobs.bundles import read_bundle
 from tests.anomaly_core.files import encode
 from tests.bundles import random_pixels, write_random_bundle
 from tests.conftest import shared_root
@@ -90,7 +91,7 @@ def write_bundle(folder: Path, images: Sequence[tuple[str, bytes]], precision: P
 
     def written(threshold: float | Mapping[str, float]) -> Bundle:
         write_random_bundle(folder, CATEGORIES, threshold=threshold, precision=precision, backbone=backbone)
-        return load_bundle({path.name: path.read_bytes() for path in folder.iterdir()})
+        return read_bundle(str(folder))
 
     bundle = written(1.0)
     extractor = bundle.extractor("cpu", precision)

@@ -19,8 +19,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import models, transforms
 
-from anomaly_core.bundle import Bundle, load_bundle, load_pth
+from anomaly_core.bundle import Bundle, load_pth
 from anomaly_core.heatmap import heatmap, overlay, png, relative_map
+from jobs.bundles import read_bundle
 from jobs.machine import cores
 from tests.reference import pipeline
 
@@ -142,7 +143,7 @@ def _result(
 def main() -> None:
     """See the module."""
     way, folder, manifest, output, count = sys.argv[1:]
-    bundle = load_bundle({path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()})
+    bundle = read_bundle(folder)
     rows = pq.read_table(manifest).slice(0, int(count)).to_pylist()
     Path(output).mkdir(parents=True, exist_ok=True)
     print(json.dumps({"dataloader": dataloader, "reference": reference}[way](bundle, rows, Path(output))))

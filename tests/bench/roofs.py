@@ -203,9 +203,9 @@ def _extractor(folder: Path, device: str, precision: Any) -> Any:
 
 @cache
 def _bundle(folder: Path) -> Any:
-    from anomaly_core.bundle import load_bundle
+    from jobs.bundles import read_bundle
 
-    return load_bundle({path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+    return read_bundle(str(folder))
 
 
 def _whole(lots: list[Any], through: Callable[[Any], Any]) -> Callable[[], int]:

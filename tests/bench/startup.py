@@ -16,10 +16,12 @@ from tests.bench.job import audit
 
 def start_up(bundle: Path, manifest: Path, output: Path, repeats: int) -> dict[str, Any]:
     """Seconds of both, in turns; medians."""
-    from jobs.audit.stages import SHARDS_AT_ONCE  # it brings torch, which the empty pipeline's driver does without
+    # Here, because it brings torch, which the empty pipeline's driver does without.
+    from jobs.audit.stages import EXTRACT_CPUS, LOAD_CPUS, SHARDS_AT_ONCE, WRITE_CPUS
 
     actors = -(-cores() // SHARDS_AT_ONCE)  # as many as the audit has
-    command = [sys.executable, "-m", "tests.bench.startup", str(actors)]
+    shares = map(str, (actors, LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS))
+    command = [sys.executable, "-m", "tests.bench.startup", *shares]
     ours, empty = [], []
     for _ in range(repeats):
         ours.append(audit(bundle, manifest, output, 300).timings["seconds_to_first_score"])
@@ -46,7 +48,7 @@ class _Model:
 
 
 def main() -> None:
-    """Run the empty pipeline with so many actors (argument); print the seconds from its start to a row."""
+    """Run the empty pipeline with the arguments' actors and CPU shares; print the seconds from its start to a row."""
     import psutil
     import ray
 
@@ -54,11 +56,12 @@ def main() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     actors = ray.data.ActorPoolStrategy(size=int(sys.argv[1]))
+    load, extract, write = map(float, sys.argv[2:])
     dataset = (
         ray.data.range(16, override_num_blocks=16)
-        .map_batches(_with_torch, batch_size=None, num_cpus=0.6)
-        .map_batches(_Model, batch_size=None, batch_format="pyarrow", num_cpus=0.4, compute=actors)
-        .map_batches(_with_torch, batch_size=None, num_cpus=0.2)
+        .map_batches(_with_torch, batch_size=None, num_cpus=load)
+        .map_batches(_Model, batch_size=None, batch_format="pyarrow", num_cpus=extract, compute=actors)
+        .map_batches(_with_torch, batch_size=None, num_cpus=write)
     )
     # The second stage has it, where an image gets its score in the audit.
     first = next(iter(dataset.iter_batches(batch_size=None)))["here"].min()

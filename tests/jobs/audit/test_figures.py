@@ -84,20 +84,26 @@ def test_processor_time_is_told_once_however_many_ask() -> None:
 
 def test_timings_and_cost() -> None:
     figures = {
-        "spent": {"load": spent(10, 9), "extract": spent(50, 40, 5, 1010, 1060), "write": spent(2, 1, 0, 1030, 1061)},
+        "spent": {
+            "load": spent(10, 9),
+            "extract": spent(50, 40, 5, 1010, 1060),
+            "score": spent(5, 5, 0, 1012, 1060),
+            "write": spent(2, 1, 0, 1030, 1061),
+        },
         "tried_again": {7: 2},
         "machine": CPUS,
     }
-    told = timings(0.0, 80.0, 90.0, 500, figures, 3.6)
+    told = timings(0.0, 80.0, 90.0, 500, figures, 3.6, began=990.0)
     assert told["images_per_second"] == 6.25  # 500 in 80 s
     assert told["images_per_second_steady"] == pytest.approx(500 / (1100 - 1010), abs=0.01)
+    assert told["seconds_to_first_score"] == 22.0
     assert told["node_seconds"] == 90.0 and told["shards_tried_again"] == {"7": 2}
     assert told["cost"] == {"price_per_node_hour": 3.6, "total": 0.09, "per_1000_images": 0.18}
     assert told["limiting"]["limiting"] and told["stages"]["extract"]["waited_seconds"] == 5
-    assert "cost" not in timings(0.0, 80.0, 90.0, 500, figures, None)
+    assert "cost" not in timings(0.0, 80.0, 90.0, 500, figures, None, 0.0)
 
 
 def test_a_start_that_scored_nothing_has_no_rates() -> None:
-    told = timings(0.0, 1.0, 2.0, 0, {}, 1.0)
+    told = timings(0.0, 1.0, 2.0, 0, {}, 1.0, 0.0)
     assert told["images_per_second"] is None and "limiting" not in told and "cost" not in told
     assert cost(10.0, 0, 1.0)["per_1000_images"] is None
