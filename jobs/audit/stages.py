@@ -22,10 +22,10 @@ from jobs.audit.load import LoadSettings, load_shard
 from jobs.audit.write import WriteSettings, write_shard
 from jobs.cluster_session import working_nodes
 
-# A load task decodes one image at a time and fetches many meanwhile: one keeps two cores in images, and every further
-# one is a process with its memory and 2 CPU seconds of imports. EXTRACT_CPUS: of an actor on CPUs, less than it uses,
-# because actors that held every CPU of Ray's kept the other stages from running for ever.
-LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.9, 0.4, 0.2
+# A load task decodes one image at a time, but waits for storage too. Two on two cores: with one (0.9) the audit was
+# slower, because whenever the extractors had caught up with it a core was idle. EXTRACT_CPUS: of an actor on CPUs, less
+# than it uses, because actors that held every CPU of Ray's kept the other stages from running for ever.
+LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.6, 0.4, 0.2
 RETRIES = 4
 # What an extracting actor on CPUs needs at most, of which half a node's memory is spent.
 EXTRACTOR_MEMORY = 1.75 * 2**30
