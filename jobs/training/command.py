@@ -87,7 +87,7 @@ def _print(manifest: BundleManifest) -> None:
         table.add_row(
             category,
             str(info.images),
-            f"{info.losses[0]:.4g}" if len(info.losses) > 1 else "closed form",
+            f"{info.losses[0]:.4g}" if len(info.losses) > 1 else "-",  # set in closed form
             f"{min(info.losses):.4g}",
             f"{info.best_epoch + 1} of {len(info.losses)}",
             f"{info.threshold:.4g}",
