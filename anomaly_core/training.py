@@ -258,8 +258,12 @@ def _settle_norms(
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d) and norm.training:
             norm.reset_running_stats()
-            norm.momentum = None  # a cumulative average
+    seen = 0
     for rows in _batches(len(pixels), batch, generator):
+        seen += len(rows)
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.momentum = len(rows) / seen  # a last batch of one image weighs as much as one image
         with _autocast(device, precision):
             model(_images(pixels, rows, device))
 

@@ -26,7 +26,7 @@ _DIRECTIVES = {
     "y": r"\d{2}",
     "m": r"\d{2}",
     "d": r"\d{2}",
-    "j": r"\d{3}",
+    "j": r"(?P<day_of_year>\d{3})",
     "H": r"\d{2}",
     "I": r"\d{2}",
     "M": r"\d{2}",
@@ -98,6 +98,9 @@ class PathPattern:
                 values["captured_at"] = parse_time(time)
             except ValueError:
                 return None
+            day = found.groupdict().get("day_of_year")
+            if day is not None and int(day) != time.timetuple().tm_yday:  # the 366th of a year of 365
+                return None
         return values
 
     def _field(self, name: str, form: str, fields: list[str]) -> str:
@@ -144,6 +147,10 @@ class PathPattern:
         if not day or {"Y", "y"}.isdisjoint(used):
             # strptime would make it the year 1900, or the first of January, without a word.
             raise ManifestError(f"pattern {self.pattern!r}: captured_at needs year, month and day")
+        if "I" in used and "p" not in used:
+            raise ManifestError(
+                f"pattern {self.pattern!r}: captured_at has %I, the hour of twelve, without %p; or is it %H"
+            )
 
 
 @dataclass(frozen=True)

@@ -207,8 +207,7 @@ class _Shard:
             start = time.monotonic()
             answer = ray.get(answer)
             self.waited[call.category] += time.monotonic() - start
-        scored, wall, cpu = answer
-        spent = Spent(wall, cpu, 0, len(call.members), time.time(), time.time())
+        scored, spent = answer
         self.scoring = spent if self.scoring is None else self.scoring + spent
         for position, i in enumerate(call.members):
             score = float(scored.score[position])

@@ -68,14 +68,15 @@ class Meter:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the stages shared: nodes, CPUs and GPUs in all, shards that are extracted side by side, and the device of
-    the models."""
+    """What the stages shared: nodes, CPUs and GPUs in all, shards that are extracted side by side, the device of the
+    models, and whether the extracting actors score too."""
 
     nodes: int
     cpus: float
     gpus: float
     extracted_at_once: int
     device: str
+    own_scorers: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def analyse(spent: Mapping[str, Spent], machine: Machine) -> Analysis | None:
     if extract is None or extract.rows == 0 or extract.end <= extract.begin:
         return None
     seconds = extract.end - extract.begin
-    available = machine.extracted_at_once * seconds
-    cpu = sum(one.cpu for one in spent.values()) / (machine.cpus * seconds)
+    whole = max(one.end for one in spent.values()) - min(one.begin for one in spent.values())
+    cpu = sum(one.cpu for one in spent.values()) / (machine.cpus * whole)
     heaviest = max(spent, key=lambda stage: spent[stage].cpu)
     if cpu >= FULL:
         share = spent[heaviest].cpu / sum(one.cpu for one in spent.values())
@@ -103,27 +104,35 @@ def analyse(spent: Mapping[str, Spent], machine: Machine) -> Analysis | None:
             f"the stages used {100 * cpu:.0f} % of all CPUs, {heaviest} {100 * share:.0f} % of that",
             "more CPUs or nodes; a GPU if route, extract and score are most of it",
         )
-    busy = (extract.wall - extract.waited) / available
+    scoring = spent["score"].wall if machine.own_scorers and "score" in spent else 0.0
+    busy = (extract.wall - extract.waited + scoring) / (machine.extracted_at_once * seconds)
     if busy >= FULL:
         more = "more GPUs, or a larger --micro-batch" if machine.device == "cuda" else "more CPUs or nodes"
         return Analysis("extract", f"the extracting actors were busy {100 * busy:.0f} % of the time", more)
-    if extract.waited / extract.wall >= WAITING:
+    waiting = extract.waited / extract.wall
+    if waiting >= WAITING:
         return Analysis(
             "score",
             f"the extracting actors were busy {100 * busy:.0f} % of the time; "
-            f"{100 * extract.waited / extract.wall:.0f} % of what a shard took there was waiting for scores",
+            f"{100 * waiting:.0f} % of what a shard took there was waiting for scores",
             "more scorers (--scorers)",
         )
-    # Neither CPUs nor models, so storage most likely: read from or written to, by what is waited for longer.
     idle = {stage: spent[stage].wall - spent[stage].cpu for stage in ("load", "write") if stage in spent}
     limiting = max(idle, key=lambda stage: idle[stage], default="load")
+    said = f"the extracting actors were busy {100 * busy:.0f} % of the time and the CPUs {100 * cpu:.0f} %"
+    if idle.get(limiting, 0.0) >= WAITING * seconds:  # read from or written to, by what is waited for longer
+        return Analysis(
+            limiting,
+            f"{said}: they waited "
+            + ("for images" if limiting == "load" else "until results and pictures were written"),
+            "more fetches at once (--fetch-threads), storage that answers faster, or more CPUs for decoding"
+            if limiting == "load"
+            else "storage that takes writes faster, or fewer pictures (--heatmaps)",
+        )
     return Analysis(
-        limiting,
-        f"the extracting actors were busy {100 * busy:.0f} % of the time and the CPUs {100 * cpu:.0f} %: they waited "
-        + ("for images" if limiting == "load" else "until results and pictures were written"),
-        "more fetches at once (--fetch-threads), storage that answers faster, or more CPUs for decoding"
-        if limiting == "load"
-        else "storage that takes writes faster, or fewer pictures (--heatmaps)",
+        "score" if waiting > busy else "extract",
+        f"{said}, {100 * waiting:.0f} % of what a shard took there was waiting for scores: nothing was used up",
+        "nothing that these figures show; in a short run start and end are most of it",
     )
 
 
@@ -149,16 +158,21 @@ def timings(
     figures: Mapping[str, Any],
     price: float | None,
     began: float,
+    before: float,
 ) -> dict[str, Any]:
-    """For run.json. started, scored, finished: time.monotonic() of this start; price: of a node for an hour.
+    """For run.json. started, scored, finished: time.monotonic() of this start, when it was planned, scored, committed;
+    price: of a node for an hour.
 
-    began: when the command began, seconds since the epoch; that is before ``started``.
+    began: when the command began, seconds since the epoch; before: seconds from there to ``started``. Seconds, rates
+    and node-seconds count from the command.
 
     Rates are of the rows that this start scored: with its start-up, and since the first extraction began.
     """
+    started -= before
     told: dict[str, Any] = {
         "seconds": round(finished - started, 3),
-        "score_seconds": round(scored - started, 3),
+        "plan_seconds": round(before, 3),
+        "score_seconds": round(scored - started - before, 3),
         "commit_seconds": round(finished - scored, 3),
         "rows_scored_now": rows,
         "images_per_second": round(rows / (scored - started), 2) if rows else None,
@@ -176,7 +190,7 @@ def timings(
     if analysis is not None:
         since_models = max(one.end for one in spent.values()) - spent["extract"].begin
         told["images_per_second_steady"] = round(rows / since_models, 2)
-        told["start_up_seconds"] = round(scored - started - since_models, 3)
+        told["start_up_seconds"] = round(max(0.0, spent["extract"].begin - began), 3)
         told["limiting"] = asdict(analysis)
     told["node_seconds"] = round(machine.nodes * (finished - started), 1)
     if price is not None:

@@ -191,7 +191,7 @@ def _score(
             figures: dict[str, Any] = ray.get(registry.figures.remote())
         finally:
             ray.kill(registry)  # and with it its scorers, which would hold their GPUs while the run is committed
-        return {**figures, "machine": machine(device, resources.extractors)}
+        return {**figures, "machine": machine(device, resources.extractors, config.scoring == "extractor")}
 
 
 def _receipts(
@@ -279,7 +279,9 @@ def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: f
     exceeded = config.max_failed.exceeded(failed, plan.frozen.rows)
     code = exits.BUDGET_EXCEEDED if exceeded else exits.COMMITTED
     rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
-    record.timings = timings(started, scored, time.monotonic(), rows, figures, config.price_per_node_hour, began)
+    before = max(0.0, time.time() - began - (time.monotonic() - started))
+    price = config.price_per_node_hour
+    record.timings = timings(started, scored, time.monotonic(), rows, figures, price, began, before)
     record.state, record.finished_at = "committed", now()
     record.exit_code = code
     record.exit_reason = f"{exits.MEANING[code]} ({failed} failed of {plan.frozen.rows}, budget {config.max_failed})"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import ray
 
+from jobs.audit.figures import Spent
 from jobs.audit.orphans import end_with_parent
 from jobs.audit.registry import ScorerSettings
 from jobs.audit.turns import turn
@@ -33,15 +34,15 @@ class Scorer:
         torch.set_num_threads(settings.threads)
         self.scorers: dict[str, CategoryScorer] = {}
 
-    def score(self, category: str, file: list[Any], images: list[Packed]) -> tuple[Scored, float, float]:
-        """Scores of images of one category, and the seconds and CPU seconds (of this thread) that they took.
+    def score(self, category: str, file: list[Any], images: list[Packed]) -> tuple[Scored, Spent]:
+        """Scores of images of one category, and what they took; CPU seconds are those of this thread.
 
         file: reference of the bytes of its autoencoder.
         """
         from anomaly_core.bundle import category_scorer
         from jobs.audit.layers import unpack
 
-        wall, cpu = time.monotonic(), time.thread_time()
+        begin, wall, cpu = time.time(), time.monotonic(), time.thread_time()
         settings = self.settings
         if category not in self.scorers:
             self.scorers[category] = category_scorer(
@@ -50,4 +51,5 @@ class Scorer:
         layer2, layer3 = ([unpack(image[i], settings.precision) for image in images] for i in (0, 1))
         with turn():
             scored = self.scorers[category](layer2, layer3)
-        return scored, time.monotonic() - wall, time.thread_time() - cpu
+        took = (time.monotonic() - wall, time.thread_time() - cpu)
+        return scored, Spent(*took, 0, len(images), begin, time.time())

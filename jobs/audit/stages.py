@@ -96,11 +96,11 @@ def _extractors(node: dict[str, float]) -> int:
     return max(1, min(by_cores, int(node.get("memory", 0) / 2 // EXTRACTOR_MEMORY)))
 
 
-def machine(device: str, extractors: int) -> Machine:
+def machine(device: str, extractors: int, own_scorers: bool) -> Machine:
     """What the stages share, for the figures of a run."""
     cluster = ray.cluster_resources()
     shards = extractors * SHARDS_AT_ONCE
-    return Machine(len(working_nodes()), cluster.get("CPU", 1), cluster.get("GPU", 0), shards, device)
+    return Machine(len(working_nodes()), cluster.get("CPU", 1), cluster.get("GPU", 0), shards, device, own_scorers)
 
 
 def chain(

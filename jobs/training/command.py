@@ -50,7 +50,7 @@ def train_command(settings: dict[str, Any]) -> int:
         traceback.print_exc()
         complain(str(cause).splitlines()[-1] if str(cause) else type(cause).__name__)
         return exits.FAILED
-    _print(manifest)
+    print_bundle(manifest)
     output.print(f"bundle written to {config.output} in {elapsed(start)}", markup=False, soft_wrap=True)
     return exits.COMMITTED
 
@@ -79,7 +79,8 @@ def _with_progress(config: TrainingConfig) -> BundleManifest:
         return train(config, watch)
 
 
-def _print(manifest: BundleManifest) -> None:
+def print_bundle(manifest: BundleManifest) -> None:
+    """What was trained, as a table, and what is doubtful about it."""
     table = Table(title=f"bundle: recipe {manifest.recipe['name']}, {manifest.precision}", title_justify="left")
     for heading in ("category", "images", "loss first", "loss best", "epoch kept", "threshold", "seconds"):
         table.add_column(heading, justify="left" if heading == "category" else "right", no_wrap=heading == "category")

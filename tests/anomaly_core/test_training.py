@@ -186,6 +186,14 @@ def test_settled_norms_are_the_average_of_the_training_images() -> None:
     assert torch.equal(plain.state["conv1.weight"], fitted.state["conv1.weight"]) and accuracy > by_chance
 
 
+def test_a_small_last_batch_weighs_what_it_holds() -> None:
+    pixels, labels = two_classes(9)
+    recipe = replace(RECIPE, router_epochs=1, router_batch=len(pixels) - 2, settle_norms=True)
+    fitted, _, _ = fit_router(pixels, labels, 2, {}, recipe, device="cpu", precision="float32")
+    seen = F.conv2d(normalise(torch.from_numpy(pixels)), fitted.state["conv1.weight"], stride=2, padding=3)
+    assert torch.allclose(fitted.state["bn1.running_mean"], seen.mean((0, 2, 3)), atol=1e-5)
+
+
 def test_a_router_of_one_image() -> None:
     pixels, labels = two_classes(1, size=64)
     fitted, _, accuracy = fit_router(

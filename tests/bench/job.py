@@ -117,11 +117,12 @@ def steady(progress: list[Arrival], images: int, timings: dict[str, Any]) -> flo
     That is not so at the start, when shards are loaded ahead, and at the end, when nothing is left to load. Should less
     be loaded in between than an image costs, the rest is added. Raises ValueError if too few shards lie between.
     """
-    ahead = 2 * timings["machine"]["extracted_at_once"]
+    at_once = timings["machine"]["extracted_at_once"]
+    ahead = 2 * at_once
     planned = -(-images // SHARD_ROWS)
     middle = [one for one in progress if ahead <= one.shards <= planned - 2 * ahead]
-    if len(middle) < 4:
-        raise ValueError(f"{images} images are too few for a steady state: {enough(ahead // 2)} are enough")
+    if len(middle) < 3 or middle[-1].shards - middle[0].shards < max(3, 2 * at_once):
+        raise ValueError(f"{images} images are too few for a steady state: {enough(at_once)} are enough")
     shards = [one.shards for one in middle]
     seconds = linear_regression(shards, [one.seconds for one in middle]).slope / SHARD_ROWS
     loaded = linear_regression(shards, [one.loading for one in middle]).slope / SHARD_ROWS
@@ -130,8 +131,9 @@ def steady(progress: list[Arrival], images: int, timings: dict[str, Any]) -> flo
 
 
 def enough(extracted_at_once: int) -> int:
-    """Images that have a steady state, where so many shards are extracted at once."""
-    return (6 * extracted_at_once + 12) * SHARD_ROWS
+    """Images that have a steady state, where so many shards are extracted at once: in the middle, three times as many
+    shards, which may come in waves, and twelve at least."""
+    return (6 * extracted_at_once + max(12, 3 * extracted_at_once)) * SHARD_ROWS
 
 
 def in_turns(repeats: int, *runs: Callable[[], Ran]) -> list[list[Ran]]:

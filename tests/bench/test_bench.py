@@ -121,7 +121,17 @@ def test_the_steady_rate_is_that_of_the_middle(monkeypatch: pytest.MonkeyPatch) 
     assert steady(_arrivals(0.5), images, _timings(30.0)) == pytest.approx(SHARD_ROWS / 4.25)
     with pytest.raises(ValueError, match="640 images are too few for a steady state: 1536 are enough"):
         steady(_arrivals(1.0)[:10], 10 * SHARD_ROWS, _timings(10.0))
-    assert steady(_arrivals(1.0)[:24], enough(2), _timings(24.0)) > 0
+    # The middle of 24 shards is that of 30, without the end: 4 seconds each, but for the first of it.
+    assert steady(_arrivals(1.0)[:24], enough(2), _timings(24.0)) == pytest.approx(SHARD_ROWS / 4)
+
+
+def test_shards_that_come_in_waves_have_their_steady_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "cores", lambda: 64)
+    # 64 at once, each 8 seconds, which end together: waves, of which a follower sees the halves apart.
+    waves = enough(64) // SHARD_ROWS // 64
+    arrivals = [Arrival(32 * half, 8.0 * (half // 2) + 0.2 * (half % 2), 0.0) for half in range(1, 2 * waves + 1)]
+    timings = {"machine": {"extracted_at_once": 64}, "stages": {s: {"cpu_seconds": 0.0} for s in ("load", "write")}}
+    assert steady(arrivals, enough(64), timings) == pytest.approx(64 * SHARD_ROWS / 8, rel=0.05)
 
 
 def test_a_job_is_stopped_with_its_children_and_goes_on() -> None:
@@ -131,6 +141,8 @@ def test_a_job_is_stopped_with_its_children_and_goes_on() -> None:
         while not parent.children() and time.monotonic() < end:
             time.sleep(0.05)
         family = _stop(parent)
+        while any(one.status() != psutil.STATUS_STOPPED for one in family) and time.monotonic() < end:
+            time.sleep(0.05)  # a signal takes its time where the machine is busy
         stopped = [one.status() for one in family]
         _each(family, psutil.Process.resume)
         process.communicate(b"\n", timeout=30)

@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleManifest
 from anomaly_core.inspector import Inspector
 from anomaly_core.metrics import image_auroc, rates
 from jobs.audit.config import AuditConfig
 from jobs.audit.run import audit
 from jobs.bundles import read_bundle
 from jobs.cluster_session import ray_session
+from jobs.training import command
 from jobs.training import train as module
 from jobs.training.config import TrainingConfig, TrainingError
 from jobs.training.train import train
@@ -70,6 +72,18 @@ def trained(ray_cluster: None, images: Path, tmp_path_factory: pytest.TempPathFa
     train(settings(images, output), boards.append)
     assert boards[-1] == dict.fromkeys(("bar", "column", "router"), ("finished", 1, 1))
     return output
+
+
+@pytest.mark.parametrize(("accuracy", "told"), [(0.5, True), (0.9, False)])
+def test_a_router_by_chance_is_told(
+    trained: Path, capsys: pytest.CaptureFixture[str], accuracy: float, told: bool
+) -> None:
+    manifest = BundleManifest.from_bytes((trained / BUNDLE_FILE).read_bytes())
+    router = manifest.router.model_copy(update={"training_accuracy": accuracy})
+    command.print_bundle(manifest.model_copy(update={"router": router}))
+    out = capsys.readouterr().out
+    assert f"accuracy on its training images {accuracy:.4f}" in out
+    assert ("names the category of only 50 %" in out) == told
 
 
 def test_trained_bundle_routes_and_finds(trained: Path) -> None:

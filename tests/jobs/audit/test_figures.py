@@ -10,6 +10,7 @@ import pytest
 from jobs.audit.figures import Machine, Meter, ProcessorTime, Spent, analyse, by_stage, cost, timings
 
 CPUS = Machine(nodes=1, cpus=2, gpus=0, extracted_at_once=2, device="cpu")
+OWN = Machine(nodes=1, cpus=16, gpus=1, extracted_at_once=2, device="cuda", own_scorers=True)
 GPU = Machine(nodes=1, cpus=16, gpus=1, extracted_at_once=2, device="cuda")
 
 
@@ -30,7 +31,14 @@ def spent(wall: float, cpu: float, waited: float = 0.0, begin: float = 1000.0, e
         (GPU, {"load": spent(400, 300), "extract": spent(400, 20, 210), "score": spent(9, 7)}, "extract", "busy 95 %"),
         (GPU, {"load": spent(900, 90), "extract": spent(60, 10), "write": spent(80, 5)}, "load", "busy 30 %"),
         (GPU, {"load": spent(900, 850), "extract": spent(60, 10), "write": spent(90, 9)}, "write", "were written"),
-        (GPU, {"extract": spent(60, 10)}, "load", "busy 30 %"),
+        # No storage was waited for, and nobody was busy: that is no reason to blame the storage.
+        (GPU, {"extract": spent(60, 10)}, "extract", "nothing was used up"),
+        (GPU, {"load": spent(90, 50), "extract": spent(290, 20, 130), "score": spent(99, 90)}, "extract", "busy 80 %"),
+        (GPU, {"load": spent(90, 50), "extract": spent(100, 20, 45), "score": spent(99, 90)}, "score", "45 % of what"),
+        # Extracting actors that score themselves are busy meanwhile.
+        (OWN, {"load": spent(300, 250), "extract": spent(160, 30), "score": spent(40, 20)}, "extract", "busy 100 %"),
+        # Loading ahead of the models is part of the time in which CPUs were used.
+        (CPUS, {"load": spent(950, 190, begin=50), "extract": spent(30, 3, begin=1000)}, "load", "the CPUs 9 %"),
     ],
 )  # fmt: skip
 def test_the_limiting_stage(machine: Machine, stages: dict[str, Spent], limiting: str, why: str) -> None:
@@ -93,17 +101,19 @@ def test_timings_and_cost() -> None:
         "tried_again": {7: 2},
         "machine": CPUS,
     }
-    told = timings(0.0, 80.0, 90.0, 500, figures, 3.6, began=990.0)
-    assert told["images_per_second"] == 6.25  # 500 in 80 s
+    told = timings(20.0, 100.0, 110.0, 500, figures, 3.6, began=990.0, before=20.0)
+    assert told["images_per_second"] == 5.0  # 500 in 100 s
+    assert (told["seconds"], told["plan_seconds"], told["score_seconds"]) == (110.0, 20.0, 80.0)
+    assert told["start_up_seconds"] == 20.0
     assert told["images_per_second_steady"] == pytest.approx(500 / (1100 - 1010), abs=0.01)
     assert told["seconds_to_first_score"] == 22.0
-    assert told["node_seconds"] == 90.0 and told["shards_tried_again"] == {"7": 2}
-    assert told["cost"] == {"price_per_node_hour": 3.6, "total": 0.09, "per_1000_images": 0.18}
+    assert told["node_seconds"] == 110.0 and told["shards_tried_again"] == {"7": 2}
+    assert told["cost"] == {"price_per_node_hour": 3.6, "total": 0.11, "per_1000_images": 0.22}
     assert told["limiting"]["limiting"] and told["stages"]["extract"]["waited_seconds"] == 5
-    assert "cost" not in timings(0.0, 80.0, 90.0, 500, figures, None, 0.0)
+    assert "cost" not in timings(0.0, 80.0, 90.0, 500, figures, None, 0.0, 0.0)
 
 
 def test_a_start_that_scored_nothing_has_no_rates() -> None:
-    told = timings(0.0, 1.0, 2.0, 0, {}, 1.0, 0.0)
+    told = timings(0.0, 1.0, 2.0, 0, {}, 1.0, 0.0, 0.0)
     assert told["images_per_second"] is None and "limiting" not in told and "cost" not in told
     assert cost(10.0, 0, 1.0)["per_1000_images"] is None
