@@ -252,18 +252,17 @@ def _settle_norms(
     device: str,
     precision: Precision,
 ) -> None:
-    """Set the statistics of all norms that are not frozen to their plain average over batches of the training images
-    ("precise BatchNorm", Wu and Johnson 2021). The model is of no use for further training afterwards."""
+    """Set the statistics of all norms that are not frozen to their average over batches of the training images, each
+    weighed by its images ("precise BatchNorm", Wu and Johnson 2021). The model is of no use for more training then."""
     _train_but(model, frozen)
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d) and norm.training:
-            norm.reset_running_stats()
+    norms = [norm for norm in model.modules() if isinstance(norm, nn.BatchNorm2d) and norm.training]
+    for norm in norms:
+        norm.reset_running_stats()
     seen = 0
     for rows in _batches(len(pixels), batch, generator):
         seen += len(rows)
-        for norm in model.modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.momentum = len(rows) / seen  # a last batch of one image weighs as much as one image
+        for norm in norms:
+            norm.momentum = len(rows) / seen  # a last batch of one image weighs as much as one image
         with _autocast(device, precision):
             model(_images(pixels, rows, device))
 

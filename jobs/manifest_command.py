@@ -53,6 +53,6 @@ def build_command(source: str, output: str, pattern: str | None) -> int:
         complain(str(error))
         return exits.NO_ACCESS
     if summary.unmatched:
-        note(f"{summary.unmatched:,} paths do not match the pattern; what it says of others is empty for them")
+        note(f"{summary.unmatched:,} paths do not match the pattern; the columns that it fills are empty for them")
     console.print(f"{summary.rows:,} images, {summary.bytes:,} bytes: {output}", markup=False, soft_wrap=True)
     return exits.COMMITTED

@@ -168,14 +168,14 @@ def timings(
 
     Rates are of the rows that this start scored: with its start-up, and since the first extraction began.
     """
-    started -= before
+    command = started - before
     told: dict[str, Any] = {
-        "seconds": round(finished - started, 3),
+        "seconds": round(finished - command, 3),
         "plan_seconds": round(before, 3),
-        "score_seconds": round(scored - started - before, 3),
+        "score_seconds": round(scored - started, 3),
         "commit_seconds": round(finished - scored, 3),
         "rows_scored_now": rows,
-        "images_per_second": round(rows / (scored - started), 2) if rows else None,
+        "images_per_second": round(rows / (scored - command), 2) if rows else None,
         "shards_tried_again": {str(k): v for k, v in figures.get("tried_again", {}).items()},
     }
     spent: Mapping[str, Spent] = figures.get("spent", {})
@@ -192,7 +192,7 @@ def timings(
         told["images_per_second_steady"] = round(rows / since_models, 2)
         told["start_up_seconds"] = round(max(0.0, spent["extract"].begin - began), 3)
         told["limiting"] = asdict(analysis)
-    told["node_seconds"] = round(machine.nodes * (finished - started), 1)
+    told["node_seconds"] = round(machine.nodes * (finished - command), 1)
     if price is not None:
         told["cost"] = cost(told["node_seconds"], rows, price)
     return told

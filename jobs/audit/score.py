@@ -51,5 +51,5 @@ class Scorer:
         layer2, layer3 = ([unpack(image[i], settings.precision) for image in images] for i in (0, 1))
         with turn():
             scored = self.scorers[category](layer2, layer3)
-        took = (time.monotonic() - wall, time.thread_time() - cpu)
-        return scored, Spent(*took, 0, len(images), begin, time.time())
+        wall, cpu = time.monotonic() - wall, time.thread_time() - cpu
+        return scored, Spent(wall, cpu, 0, len(images), begin, time.time())
