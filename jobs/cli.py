@@ -68,6 +68,18 @@ FormOption = Annotated[
 ]
 
 
+MaxFailedOption = Annotated[str, typer.Option(help="Error budget: a share (1%) or a count (25).")]
+CategoryBudgetOption = Annotated[
+    str | None, typer.Option(help="Error budget of each category, by declared or else routed category (default: none).")
+]
+StallOption = Annotated[
+    float, typer.Option(min=1, help="Seconds in which nothing moves after which the run ends; a rerun resumes.")
+]
+AcceptOption = Annotated[
+    bool, typer.Option("--accept-code-change", help="Finish a run that another version of the code began.")
+]
+
+
 @app.command()
 def audit(
     manifest: Annotated[str, typer.Option(help="Manifest (Parquet, CSV or JSONL), a path or s3:// URI.")],
@@ -83,7 +95,9 @@ def audit(
         list[str] | None,
         typer.Option(help="URI prefix that images may come from (default: the manifest's bucket or folder)."),
     ] = None,
-    max_failed: Annotated[str, typer.Option(help="Error budget: a share (1%) or a count (25).")] = "1%",
+    max_failed: MaxFailedOption = "1%",
+    max_failed_per_category: CategoryBudgetOption = None,
+    stall_timeout: StallOption = 1800.0,
     device: DeviceOption = Device.auto,
     precision: Annotated[
         Precision, typer.Option(help="Must be the one that the bundle was calibrated in; auto takes it.")
@@ -109,9 +123,7 @@ def audit(
     price: Annotated[
         float | None, typer.Option(min=0, help="Price of a node for an hour: plan and summary then tell the cost.")
     ] = None,
-    accept_code_change: Annotated[
-        bool, typer.Option("--accept-code-change", help="Finish a run that another version of the code began.")
-    ] = False,
+    accept_code_change: AcceptOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
     ] = False,
@@ -143,8 +155,41 @@ def audit(
         "object_store_memory": object_store_memory and object_store_memory * 2**20,
         "price_per_node_hour": price,
         "accept_code_change": accept_code_change,
+        "max_failed": max_failed,
+        "max_failed_per_category": max_failed_per_category,
+        "stall_timeout": stall_timeout,
     }
-    raise typer.Exit(run_command(settings, max_failed, dry_run=dry_run, began=psutil.Process().create_time()))
+    raise typer.Exit(run_command(settings, dry_run=dry_run, began=psutil.Process().create_time()))
+
+
+@app.command("retry-failed")
+def retry_failed(
+    run: Annotated[str, typer.Option(help="Folder of a committed run, <output>/runs/<date>/<name>.")],
+    bundle: Annotated[str | None, typer.Option(help="Where the run's bundle is now, if it was moved.")] = None,
+    max_failed: MaxFailedOption = "1%",
+    max_failed_per_category: CategoryBudgetOption = None,
+    stall_timeout: StallOption = 1800.0,
+    device: DeviceOption = Device.auto,
+    backbone_weights: BackboneOption = None,
+    backbone_form: FormOption = None,
+    fetch_threads: Annotated[int, typer.Option(min=1, max=256, help="Fetches at once in a load task.")] = 16,
+    accept_code_change: AcceptOption = False,
+) -> None:
+    """Score the rows of a run again whose error can pass (throttled, timeout, connection, access), as a new version."""
+    from jobs.audit.command import retry_command
+
+    settings: dict[str, Any] = {
+        "bundle": bundle,
+        "max_failed": max_failed,
+        "max_failed_per_category": max_failed_per_category,
+        "stall_timeout": stall_timeout,
+        "device": device.value,
+        "backbone_weights": backbone_weights,
+        "backbone_form": backbone_form.value if backbone_form else None,
+        "fetch_threads": fetch_threads,
+        "accept_code_change": accept_code_change,
+    }
+    raise typer.Exit(retry_command(run, settings))
 
 
 @app.command()

@@ -145,6 +145,16 @@ def upload(local: Path, uri: str) -> None:
             shutil.copyfile(local, temporary)
 
 
+def copy(source: str, target: str) -> None:
+    """Copy an object within its storage, whole or not at all, replacing what was there. Raises FileNotFoundError."""
+    with access(source):
+        if is_local(source):
+            with _whole(path_of(target)) as temporary:
+                shutil.copyfile(path_of(source), temporary)
+        else:
+            filesystem(source).cp_file(path_of(source), path_of(target))
+
+
 def download(uri: str, local: Path) -> None:
     """Copy an object to a local file. Raises FileNotFoundError, StorageAccessError."""
     with access(uri):

@@ -9,7 +9,7 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -31,7 +31,7 @@ from manifests.schema import (
     row_id,
 )
 
-__all__ = ["FrozenManifest", "Shard", "freeze", "read_shard", "shard_plan"]
+__all__ = ["FrozenManifest", "Shard", "freeze", "read_shard", "refreeze", "shard_plan"]
 
 # Their pictures are 37 MB: a machine of 16 cores has that many in its object store at once.
 MOST_SHARD_ROWS = 256
@@ -60,9 +60,7 @@ def freeze(
     for name, number in (("shard_rows", shard_rows), ("limit", limit)):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, not {number}")
-    output.mkdir(parents=True, exist_ok=True)
-    if any(output.glob("part-*.parquet")):
-        raise FileExistsError(f"{output} holds a frozen manifest already; freeze into an empty folder")
+    _make_empty(output)
     before = _state(source)
     with open(source, "rb") as file:
         source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -74,10 +72,36 @@ def freeze(
             raise ManifestError(f"{source}: was written to while it was read; copy it first and freeze the copy")
         if rows == 0:
             raise ManifestError(f"{source}: the manifest has no rows; check how it was made")
-        shards = shard_plan(rows, shard_rows or min(max(-(-rows // 16), 16), MOST_SHARD_ROWS))
-        problems = _write_parts(work, output, shards)
+        shards = shard_plan(rows, shard_rows or _shard_rows(rows))
+        with pq.ParquetFile(work / "rows.parquet") as spool:
+            problems = _write_parts(_marked(spool, work), output, shards)
+    return _frozen(output, shards, source_sha256, problems)
+
+
+def refreeze(batches: Iterable[pa.RecordBatch], output: Path, rows: int, source: FrozenManifest) -> FrozenManifest:
+    """Write so many rows of a frozen manifest, ``source``, into the folder ``output`` as one of their own.
+
+    They keep their place in the manifest (column row) and get other shards. Raises FileExistsError as ``freeze``.
+    """
+    _make_empty(output)
+    shards = shard_plan(rows, _shard_rows(rows))
+    return _frozen(output, shards, source.source_sha256, _write_parts(iter(batches), output, shards))
+
+
+def _shard_rows(rows: int) -> int:
+    return min(max(-(-rows // 16), 16), MOST_SHARD_ROWS)
+
+
+def _make_empty(output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    if any(output.glob("part-*.parquet")):
+        raise FileExistsError(f"{output} holds a frozen manifest already; freeze into an empty folder")
+
+
+def _frozen(output: Path, shards: tuple[Shard, ...], source_sha256: str, problems: dict[str, int]) -> FrozenManifest:
     schema = pq.read_schema(output / shards[0].part)
     extras = [field.remove_metadata() for field in list(schema)[len(frozen_schema(pa.schema([]))) :]]
+    rows = sum(shard.rows for shard in shards)
     return FrozenManifest(rows, shards, pa.schema(extras), source_sha256, _digest(output, shards), problems)
 
 
@@ -125,23 +149,21 @@ def _names(batch: pa.RecordBatch, start: int) -> list[str]:
     ]
 
 
-def _write_parts(work: Path, output: Path, shards: tuple[Shard, ...]) -> dict[str, int]:
+def _write_parts(batches: Iterator[pa.RecordBatch], output: Path, shards: tuple[Shard, ...]) -> dict[str, int]:
     problems: Counter[str] = Counter()
     writer: pq.ParquetWriter | None = None
-    with pq.ParquetFile(work / "rows.parquet") as spool:
-        tables = _cut(_marked(spool, work), shards)
-        try:
-            for shard, table in zip(shards, tables, strict=True):
-                if shard.row_group == 0:
-                    if writer is not None:
-                        writer.close()
-                    writer = pq.ParquetWriter(output / shard.part, table.schema, compression="zstd")
-                assert writer is not None
-                writer.write_table(table, row_group_size=shard.rows)
-                problems.update(code for code in table["problem_code"].to_pylist() if code is not None)
-        finally:
-            if writer is not None:
-                writer.close()
+    try:
+        for shard, table in zip(shards, _cut(batches, shards), strict=True):
+            if shard.row_group == 0:
+                if writer is not None:
+                    writer.close()
+                writer = pq.ParquetWriter(output / shard.part, table.schema, compression="zstd")
+            assert writer is not None
+            writer.write_table(table, row_group_size=shard.rows)
+            problems.update(code for code in table["problem_code"].to_pylist() if code is not None)
+    finally:
+        if writer is not None:
+            writer.close()
     return dict(sorted(problems.items()))
 
 

@@ -1,4 +1,4 @@
-"""``line-audit audit``: checks the settings, shows progress, ends with the summary and the exit code."""
+"""``line-audit audit`` and ``retry-failed``: settings are checked, progress shown; at the end a summary and a code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -15,54 +16,82 @@ from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from jobs.audit import exits
-from jobs.audit.config import AuditConfig, ErrorBudget
-from jobs.audit.exits import AuditError
+from jobs.audit.config import AuditConfig, BudgetError, ErrorBudget
+from jobs.audit.exits import AuditError, Stalled
 from jobs.audit.plan import Plan
+from jobs.audit.retry import retry_failed
 from jobs.audit.run import Outcome, Watcher, audit, dry_run, exit_code
-from jobs.audit.summary import print_plan, print_summary
+from jobs.audit.summary import print_plan, print_retry, print_summary
 from jobs.cli import complain, console, note
 
 GRACE_SECONDS = 2.0
 
 
-def run_command(settings: dict[str, Any], max_failed: str, *, dry_run: bool = False, began: float | None = None) -> int:
-    """Run the audit from settings as typed; returns the exit code.
+def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float | None = None) -> int:
+    """Run the audit from settings as typed, error budgets as text; returns the exit code.
 
     began: when the command began, seconds since the epoch, for the figures of the run; None for now.
     """
     began = time.time() if began is None else began
+
+    def run() -> int:
+        config = AuditConfig(**_budgets(settings))
+        if dry_run:
+            _dry_run(config)
+            return exits.COMMITTED
+        outcome = _with_progress(lambda watcher: audit(config, watcher), began)
+        print_summary(config, outcome)
+        return outcome.code
+
+    return _ended(run)
+
+
+def retry_command(run: str, settings: dict[str, Any]) -> int:
+    """Score the rows of a run again whose error can pass; returns the exit code."""
+
+    def retry() -> int:
+        outcome = _with_progress(lambda watcher: retry_failed(run, _budgets(settings), watcher), time.time())
+        print_retry(outcome)
+        return outcome.code
+
+    return _ended(retry)
+
+
+def _budgets(settings: dict[str, Any]) -> dict[str, Any]:
+    options = {name: "--" + name.replace("_", "-") for name in ("max_failed", "max_failed_per_category")}
+    typed = {name: settings[name] for name in options if settings.get(name) is not None}
+    return settings | {name: ErrorBudget.parse(text, options[name]) for name, text in typed.items()}
+
+
+def _ended(run: Callable[[], int]) -> int:
+    """The exit code of what ``run`` does, and the person told why."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        config = AuditConfig(**settings, max_failed=ErrorBudget.parse(max_failed))
+        return run()
     except ValidationError as error:
         for problem in error.errors():
             option = "--" + str(problem["loc"][0]).replace("_", "-")
             complain(f"{option} {problem['input']}: {problem['msg']}")
         return exits.USAGE
-    except ValueError as error:
-        complain(str(error))
-        return exits.USAGE
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        if dry_run:
-            _dry_run(config)
-            return exits.COMMITTED
-        outcome = _with_progress(config, began)
     except KeyboardInterrupt:
         complain("interrupted; the same command resumes the run")
         _leave_soon(exits.INTERRUPTED)
         return exits.INTERRUPTED
+    except BudgetError as error:
+        complain(str(error))
+        return exits.USAGE
     except Exception as error:
         code = exit_code(error)
         if code == exits.FAILED and not isinstance(error, AuditError):
             traceback.print_exc()
         complain(_message(error))
         console.print(f"exit status {code}: {exits.MEANING[code]}", markup=False)
+        if isinstance(error, Stalled):
+            _leave_soon(code)  # Ray may not end either
         return code
-    print_summary(config, outcome)
-    return outcome.code
 
 
-def _with_progress(config: AuditConfig, began: float) -> Outcome:
+def _with_progress(run: Callable[[Watcher], Outcome], began: float) -> Outcome:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -92,7 +121,7 @@ def _with_progress(config: AuditConfig, began: float) -> Outcome:
                 console.print(f"shard written: {rows} rows, {dict(sorted(counts.items()))}", markup=False)
             progress.update(task, advance=rows, seen=", ".join(f"{n} {word}" for word, n in sorted(totals.items())))
 
-        return audit(config, Watcher(said=note, planned=planned, shard_done=shard_done, began=began))
+        return run(Watcher(said=note, planned=planned, shard_done=shard_done, began=began))
 
 
 def _dry_run(config: AuditConfig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -20,10 +20,19 @@ MEMORY_LIMIT = "1GB"
 BATCH_ROWS = 50_000
 
 
-def commit(folder: RunFolder, record: RunRecord, frozen: FrozenManifest) -> dict[str, Any]:
+def commit(
+    folder: RunFolder,
+    record: RunRecord,
+    frozen: FrozenManifest,
+    retries: Sequence[tuple[RunFolder, FrozenManifest]] = (),
+    *,
+    ours: Callable[[], None],
+) -> dict[str, Any]:
     """Check that every manifest row is there exactly once, sort, publish by one atomic write; returns the counts.
 
-    Sorted by category, line, and then as in the manifest. Raises AuditError if the run does not balance.
+    Sorted by category, line, and then as in the manifest. retries: in turn, whose rows replace those of the same place
+    in the manifest. ours: called right before the publication, raises if the run is no longer ours. Raises AuditError
+    if the run does not balance.
     """
     schema = result_schema(frozen.extras)
     metadata = file_metadata(record.run_id, record.fingerprint, record.parts["bundle"])
@@ -32,12 +41,13 @@ def commit(folder: RunFolder, record: RunRecord, frozen: FrozenManifest) -> dict
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         connection.execute(f"SET temp_directory = '{local / 'spill'}'")
         connection.execute("SET TimeZone = 'UTC'")
-        batches = pa.RecordBatchReader.from_batches(
-            pa.schema([*schema, pa.field("row", pa.int64())]), _batches(folder, frozen, schema)
-        )
-        connection.register("batches", batches)
-        connection.execute("CREATE TABLE rows AS SELECT * FROM batches")
-        connection.unregister("batches")
+        _fill(connection, "rows", folder, frozen, schema)
+        for again, frozen_again in retries:
+            _fill(connection, "again", again, frozen_again, schema)
+            # A shard of a retry has a number among the retry's own.
+            connection.execute("UPDATE again SET shard = rows.shard FROM rows WHERE again.row = rows.row")
+            connection.execute("DELETE FROM rows WHERE row IN (SELECT row FROM again)")
+            connection.execute("INSERT INTO rows SELECT * FROM again")
         _check_balance(connection, record, frozen)
         counts = _counts(connection)
         target = local / "published"
@@ -49,8 +59,20 @@ def commit(folder: RunFolder, record: RunRecord, frozen: FrozenManifest) -> dict
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema))
             writer.add_key_value_metadata(metadata)
         connection.close()
+        ours()
         upload(target, folder.results)
     return counts
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection, table: str, folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema
+) -> None:
+    batches = pa.RecordBatchReader.from_batches(
+        pa.schema([*schema, pa.field("row", pa.int64())]), _batches(folder, frozen, schema)
+    )
+    connection.register("batches", batches)
+    connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM batches")
+    connection.unregister("batches")
 
 
 def _batches(folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -78,6 +100,9 @@ def _counts(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     def pairs(sql: str) -> dict[str, int]:
         return {str(key): int(count) for key, count in connection.execute(sql).fetchall()}
 
+    # A row that failed before it was routed belongs to the category that the manifest says.
+    named = "coalesce(declared_category, category, '')"
+    duplicate = "error_stage = 'manifest' AND error_code = 'duplicate'"
     scored = "category IS NOT NULL AND status = 'scored'"
     return {
         "rows": sum(pairs("SELECT 'rows', count(*) FROM rows").values()),
@@ -85,6 +110,10 @@ def _counts(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "decisions": pairs("SELECT decision, count(*) FROM rows GROUP BY 1 ORDER BY 1"),
         "failed_by_code": pairs(
             "SELECT error_stage || '/' || error_code, count(*) FROM rows WHERE status = 'failed' GROUP BY 1 ORDER BY 1"
+        ),
+        "rows_by_category": pairs(f"SELECT {named}, count(*) FROM rows GROUP BY 1 ORDER BY 1"),
+        "failed_by_category": pairs(
+            f"SELECT {named}, count(*) FROM rows WHERE status = 'failed' AND NOT ({duplicate}) GROUP BY 1 ORDER BY 1"
         ),
         "scored_by_category": pairs(f"SELECT category, count(*) FROM rows WHERE {scored} GROUP BY 1 ORDER BY 1"),
         "anomalous_by_category": pairs(

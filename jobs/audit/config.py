@@ -14,6 +14,10 @@ from jobs.storage import normal
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
+class BudgetError(ValueError):
+    """An error budget that cannot be read."""
+
+
 class ErrorBudget(BaseModel):
     """How many rows may fail: a share of the manifest (such as 0.01), or a count."""
 
@@ -28,8 +32,8 @@ class ErrorBudget(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, text: str) -> ErrorBudget:
-        """``1%``, ``0.01`` or ``25``. Raises ValueError for anything else."""
+    def parse(cls, text: str, option: str = "--max-failed") -> ErrorBudget:
+        """``1%``, ``0.01`` or ``25``. Raises BudgetError for anything else."""
         try:
             if text.endswith("%"):
                 share = float(text[:-1]) / 100
@@ -38,9 +42,9 @@ class ErrorBudget(BaseModel):
             else:
                 return cls(count=_not_negative(int(text)))
         except ValueError as error:
-            raise ValueError(f"--max-failed {text}: write a share such as 1% or 0.01, or a count such as 25") from error
+            raise BudgetError(f"{option} {text}: write a share such as 1% or 0.01, or a count such as 25") from error
         if not 0 <= share <= 1:
-            raise ValueError(f"--max-failed {text}: a share is between 0% and 100%")
+            raise BudgetError(f"{option} {text}: a share is between 0% and 100%")
         return cls(share=share)
 
     def exceeded(self, failed: int, rows: int) -> bool:
@@ -69,6 +73,7 @@ class AuditConfig(BaseModel):
     shard_rows: int | None = Field(default=None, ge=1, le=4096)
     allow: tuple[str, ...] = ()
     max_failed: ErrorBudget = ErrorBudget(share=0.01)
+    max_failed_per_category: ErrorBudget | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     trust_declared: bool = False
@@ -81,6 +86,7 @@ class AuditConfig(BaseModel):
     micro_batch: int | None = Field(default=None, ge=1)
     fetch_threads: int = Field(default=16, ge=1, le=256)
     decode_timeout: float = Field(default=30.0, gt=0, le=3600)
+    stall_timeout: float = Field(default=1800.0, gt=0)
     scorers: int | None = Field(default=None, ge=1)
     scoring: Literal["actors", "extractor"] = "actors"
     price_per_node_hour: float | None = Field(default=None, ge=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 COMMITTED = 0
 FAILED = 1
 USAGE = 2
@@ -31,5 +33,15 @@ class AuditError(Exception):
         self.code = code
         self.message = message
 
-    def __reduce__(self) -> tuple[type[AuditError], tuple[int, str]]:
+    def __reduce__(self) -> tuple[type[AuditError], tuple[Any, ...]]:
         return type(self), (self.code, self.message)
+
+
+class Stalled(AuditError):
+    """A run in which nothing moved any more."""
+
+    def __init__(self, message: str):
+        super().__init__(FAILED, message)
+
+    def __reduce__(self) -> tuple[type[AuditError], tuple[Any, ...]]:
+        return Stalled, (self.message,)

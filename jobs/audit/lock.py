@@ -4,7 +4,8 @@ What is guaranteed: of processes that start together one gets the lock; a lock w
 taken over at once, any other when its heartbeat is older than STALE_SECONDS by the clocks of the two machines; of two
 that take over, one gets it, because each must first create a marker that names the owner it found dead. What is not: a
 process that sleeps longer than that and wakes up does not know it at the same moment, and may even write its heartbeat
-over the new owner's; so an owner looks again before it commits, and only one can find itself there.
+over the new owner's; so an owner looks again right before it publishes, and only one can find itself there. Should it
+be taken over between that look and the publication, both publish the same rows, those of the shards.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class RunLock:
     def __init__(self, uri: str, heartbeat: float = HEARTBEAT_SECONDS, stale: float = STALE_SECONDS):
         self.uri, self.heartbeat, self.stale = uri, heartbeat, stale
         self.token = uuid.uuid4().hex
-        self._stop = threading.Event()
+        self._stop, self._lost = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
 
     def __enter__(self) -> RunLock:
@@ -82,6 +83,11 @@ class RunLock:
         if owner is None or owner.get("token") != self.token:
             raise AuditError(LOCKED, f"the lock of this run was taken over by another process ({self.uri})")
 
+    def glance(self) -> None:
+        """``check``, but only if a heartbeat has found the lock taken over: it costs nothing else."""
+        if self._lost.is_set():
+            self.check()
+
     def _content(self) -> bytes:
         return json.dumps({**_identity(), "token": self.token, "beat": time.time()}).encode()
 
@@ -102,6 +108,7 @@ class RunLock:
             try:
                 owner = self._owner()
                 if owner is None or owner.get("token") != self.token:
+                    self._lost.set()
                     return
                 write_bytes(self.uri, self._content())
             except Exception as error:

@@ -15,8 +15,8 @@ import PIL
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from jobs.audit.exits import FAILED, AuditError
-from jobs.storage import join, read_bytes, write_bytes
+from jobs.audit.exits import FAILED, USAGE, AuditError
+from jobs.storage import join, normal, read_bytes, write_bytes
 
 State = Literal["running", "interrupted", "failed", "committed"]
 
@@ -36,9 +36,33 @@ class RunFolder:
         self.results = join(output, "results", f"run_date={run_date}", f"{name}.parquet")
         self.heatmaps = join(output, "heatmaps", f"run_date={run_date}", name)
 
+    @classmethod
+    def of(cls, uri: str) -> RunFolder:
+        """The run at ``<output>/runs/<date>/<name>``. Raises AuditError if the URI is not of that form."""
+        head, _, name = normal(uri).rpartition("/")
+        head, _, run_date = head.rpartition("/")
+        output, _, runs = head.rpartition("/")
+        if runs != "runs" or not output:
+            raise AuditError(USAGE, f"{uri}: not the folder of a run; name it as <output>/runs/<date>/<name>")
+        return cls(output, run_date, name)
+
+    def published(self, version: int) -> str:
+        """Where an earlier version of the results is kept, from 1."""
+        return join(self.uri, "versions", f"{version:04d}.parquet")
+
+    def retry(self, version: int) -> RunFolder:
+        """The same run with the places for what its retry works on, which makes that version of the results."""
+        base = join(self.uri, "retries", f"{version:04d}")
+        folder = RunFolder(self.output, self.run_date, self.name)
+        folder.record, folder.manifest, folder.shards = (join(base, n) for n in ("retry.json", "manifest", "shards"))
+        return folder
+
 
 class RunRecord(BaseModel):
-    """The content of run.json. parts: what the fingerprint is made of. frozen: the frozen manifest's shard plan."""
+    """The content of run.json. parts: what the fingerprint is made of. frozen: the frozen manifest's shard plan.
+
+    retries: of each retry that was committed, its frozen rows and what became of them; it made version 2 and so on.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,6 +84,7 @@ class RunRecord(BaseModel):
     warnings: list[str] = Field(default_factory=list)
     counts: dict[str, Any] = Field(default_factory=dict)
     timings: dict[str, Any] = Field(default_factory=dict)
+    retries: list[dict[str, Any]] = Field(default_factory=list)
     exit_code: int | None = None
     exit_reason: str | None = None
 

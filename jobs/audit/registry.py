@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import ray
 
 from jobs.audit.figures import Spent
 from jobs.audit.orphans import end_with_parent
+from jobs.audit.stall import Movement
 
 if TYPE_CHECKING:
     from anomaly_core.device import Precision
@@ -53,6 +55,7 @@ class Registry:
         self.actors: list[Any] = []
         self.owners: dict[str, list[int]] = {}
         self.attempts: Counter[int] = Counter()
+        self.begun_at: dict[int, float] = {}
         self.spent_by_stage: dict[str, Spent] = {}
         self.lock = threading.Lock()
 
@@ -92,6 +95,7 @@ class Registry:
         """Count an attempt at a shard; returns its number, from 1."""
         with self.lock:
             self.attempts[shard] += 1
+            self.begun_at[shard] = time.time()
             return self.attempts[shard]
 
     def spent(self, stage: str, spent: Spent) -> None:
@@ -99,6 +103,19 @@ class Registry:
         with self.lock:
             known = self.spent_by_stage.get(stage)
             self.spent_by_stage[stage] = spent if known is None else known + spent
+
+    def movement(self) -> Movement:
+        """How far the stages are."""
+        with self.lock:
+            spent, now = self.spent_by_stage, time.time()
+            images = {stage: one.rows for stage, one in spent.items()}
+            since = {stage: now - one.end for stage, one in spent.items()}
+            return Movement(self.attempts.total(), images, since)
+
+    def begun(self) -> dict[int, float]:
+        """Seconds since a loader last began a shard, by shard."""
+        with self.lock:
+            return {shard: time.time() - at for shard, at in self.begun_at.items()}
 
     def figures(self) -> dict[str, Any]:
         """What was counted: by stage, shards that were tried again, owners of the categories."""

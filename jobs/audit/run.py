@@ -5,28 +5,21 @@ manifest -> freeze -> shards -> load -> route + extract -> group by category -> 
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
-
 from anomaly_core.bundle import Bundle
-from anomaly_core.bundle_manifest import BundleError, cae_file
+from anomaly_core.bundle_manifest import BundleError
 from anomaly_core.device import Precision
-from anomaly_core.preprocess import Limits
-from jobs.access import AllowList
 from jobs.audit import exits
 from jobs.audit.commit import commit
 from jobs.audit.config import AuditConfig
 from jobs.audit.exits import AuditError
-from jobs.audit.extract import ExtractSettings
 from jobs.audit.figures import timings
 from jobs.audit.forecast import Forecast, forecast
-from jobs.audit.load import LoadSettings
 from jobs.audit.lock import RunLock
 from jobs.audit.plan import (
     Plan,
@@ -39,12 +32,10 @@ from jobs.audit.plan import (
     source_warning,
 )
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
-from jobs.audit.registry import Registry, ScorerSettings
-from jobs.audit.render import RenderSettings
-from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, cluster_device, divide, machine
-from jobs.audit.write import WriteSettings
+from jobs.audit.stages import cluster_device
+from jobs.audit.work import work
 from jobs.bundles import read_bundle, run_precision
-from jobs.cluster_session import joins_cluster, ray_session, store_bytes
+from jobs.cluster_session import joins_cluster, ray_session
 from jobs.storage import StorageAccessError, exists, scratch, write_bytes
 from manifests.freeze import FrozenManifest
 
@@ -75,12 +66,12 @@ def audit(config: AuditConfig, watcher: Watcher | None = None) -> Outcome:
 
     Raises AuditError with the exit code; whatever is written by then is gone on with by a rerun.
     """
-    with _cluster():
+    with on_cluster():
         return _audit(config, watcher or Watcher())
 
 
 def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
-    bundle, device, precision, doubts = _open(config)
+    bundle, device, precision, doubts = opened(config)
     for warning in (*bundle.warnings, *doubts):
         watcher.said(warning)
     folder = choose_folder(config, bundle)
@@ -94,9 +85,10 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
         watcher.planned(plan)
         started = time.monotonic()
         try:
-            figures = _score(config, plan, bundle, precision, device, watcher)
-            lock.check()
-            return _finish(config, plan, figures, started, watcher.began)
+            plan.record.starts += 1
+            plan.record.save(plan.folder)
+            figures = work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance)
+            return _finish(config, plan, figures, started, watcher.began, lock)
         except BaseException as error:
             _abandon(plan, error)
             raise
@@ -120,8 +112,8 @@ class Preview:
 
 def dry_run(config: AuditConfig) -> Preview:
     """Check everything that an audit checks before it starts, score a sample, and write nothing. Raises AuditError."""
-    with _cluster(), scratch() as local:
-        bundle, device, precision, _ = _open(config)
+    with on_cluster(), scratch() as local:
+        bundle, device, precision, _ = opened(config)
         folder = choose_folder(config, bundle)
         frozen = freeze_manifest(config, local)
         record, planned, to_do = read_record(folder), frozen, frozen.rows
@@ -136,12 +128,12 @@ def dry_run(config: AuditConfig) -> Preview:
     return Preview(planned, to_do, bundle, device, precision, folder, expected)
 
 
-def _cluster() -> AbstractContextManager[None]:
+def on_cluster() -> AbstractContextManager[None]:
     """A cluster that is there is joined first, because it decides on the device; one of our own starts when needed."""
     return ray_session() if joins_cluster() else nullcontext()
 
 
-def _open(config: AuditConfig) -> tuple[Bundle, str, Precision, list[str]]:
+def opened(config: AuditConfig) -> tuple[Bundle, str, Precision, list[str]]:
     """The verified bundle, the device and precision to score in, and what is doubtful about them."""
     try:
         device = cluster_device(config.device)
@@ -170,132 +162,52 @@ def _plan(config: AuditConfig, bundle: Bundle, folder: RunFolder, precision: Pre
     return Plan(folder, record, frozen, missing_shards(folder, record, frozen), tuple(warnings))
 
 
-def _score(
-    config: AuditConfig, plan: Plan, bundle: Bundle, precision: Precision, device: str, watcher: Watcher
-) -> dict[str, Any]:
-    plan.record.starts += 1
-    plan.record.save(plan.folder)
-    if not plan.missing:
-        return {}
-    files = sum(map(len, bundle.files.values()))
-    with ray_session(config.object_store_memory or store_bytes(files)):
-        resources = divide(device, config.scorers)
-        scoring = _scorer_settings(bundle, precision, device, resources)
-        registry = _registry(bundle, scoring)
-        try:
-            if config.scoring == "actors":
-                registry.start_first.remote()
-            receipts = _receipts(config, plan, bundle, scoring, registry, resources)
-            for rows, counts in receipts:
-                watcher.shard_done(rows, counts)
-            figures: dict[str, Any] = ray.get(registry.figures.remote())
-        finally:
-            ray.kill(registry)  # and with it its scorers, which would hold their GPUs while the run is committed
-        return {**figures, "machine": machine(device, resources.extractors, config.scoring == "extractor")}
-
-
-def _receipts(
-    config: AuditConfig,
-    plan: Plan,
-    bundle: Bundle,
-    scoring: ScorerSettings,
-    registry: Any,
-    resources: Resources,
-) -> Iterator[tuple[int, dict[str, int]]]:
-    folder, frozen, record = plan.folder, plan.frozen, plan.record
-    rows_by_shard = {shard.index: shard.rows for shard in frozen.shards}
-    missing = set(plan.missing)
-    shards = [
-        {"shard": s.index, "part": s.part, "row_group": s.row_group, "rows": s.rows}
-        for s in frozen.shards
-        if s.index in missing
-    ]
-    load = LoadSettings(
-        manifest_uri=folder.manifest,
-        allowed=AllowList.of(config.manifest, config.allow),
-        limits=Limits(config.max_bytes, config.max_pixels),
-        preprocessing=bundle.preprocessing,
-        threads=config.fetch_threads,
-        decode_timeout=config.decode_timeout,
-    )
-    extract = ExtractSettings(
-        calibration={c: scores for c in bundle.categories if (scores := bundle.calibration_scores(c))},
-        rule=bundle.decision_rule(config.min_confidence),
-        trust_declared=config.trust_declared,
-        device=scoring.device,
-        precision=scoring.precision,
-        threads=resources.threads,
-        shards_at_once=SHARDS_AT_ONCE,
-        micro_batch=config.micro_batch,
-        own_scorer=scoring if config.scoring == "extractor" else None,
-    )
-    write = WriteSettings(
-        folder=folder.shards,
-        extras=frozen.extras.serialize().to_pybytes(),
-        rows_by_shard={index: rows_by_shard[index] for index in plan.missing},
-        run_id=record.run_id,
-        fingerprint=record.fingerprint,
-        bundle_digest=bundle.digest,
-        render=RenderSettings(folder.heatmaps, config.heatmaps),
-    )
-    dataset = chain(shards, load, extract, write, registry, resources)
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for receipt in batch.to_pylist():
-            if receipt["shard"] not in missing or receipt["rows"] != rows_by_shard[receipt["shard"]]:
-                raise AuditError(exits.FAILED, f"a receipt that was not planned: {receipt}; run the command again")
-            missing.discard(receipt["shard"])
-            yield receipt["rows"], json.loads(receipt["counts"])
-    if missing:
-        raise AuditError(exits.FAILED, f"{len(missing)} shards came back without a receipt; run the command again")
-
-
-def _scorer_settings(bundle: Bundle, precision: Precision, device: str, resources: Resources) -> ScorerSettings:
-    return ScorerSettings(
-        score=bundle.score,
-        device=device,
-        precision=precision,
-        processes=resources.scorers,
-        threads=resources.threads,
-        cpus=resources.scorer_cpus,
-        gpus=resources.scorer_gpus,
-    )
-
-
-def _registry(bundle: Bundle, settings: ScorerSettings) -> Any:
-    # The files travel through the object store: verified once, here, and no node needs the bundle's storage.
-    cae_files = {category: ray.put(bundle.files[cae_file(category)]) for category in bundle.categories}
-    return (
-        ray.remote(Registry)
-        .options(num_cpus=0, max_concurrency=8)
-        .remote(settings, [ray.put(bundle.without_autoencoders())], cae_files)
-    )
-
-
-def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: float, began: float) -> Outcome:
+def _finish(
+    config: AuditConfig, plan: Plan, figures: dict[str, Any], started: float, began: float, lock: RunLock
+) -> Outcome:
     scored = time.monotonic()
     record = plan.record
-    record.counts = commit(plan.folder, record, plan.frozen)
-    failed = sum(n for code, n in record.counts["failed_by_code"].items() if code != "manifest/duplicate")
-    exceeded = config.max_failed.exceeded(failed, plan.frozen.rows)
-    code = exits.BUDGET_EXCEEDED if exceeded else exits.COMMITTED
+    record.counts = commit(plan.folder, record, plan.frozen, ours=lock.check)
+    record.exit_code, record.exit_reason = judged(config, record)
     rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
     before = max(0.0, time.time() - began - (time.monotonic() - started))
     price = config.price_per_node_hour
     record.timings = timings(started, scored, time.monotonic(), rows, figures, price, began, before)
     record.state, record.finished_at = "committed", now()
-    record.exit_code = code
-    record.exit_reason = f"{exits.MEANING[code]} ({failed} failed of {plan.frozen.rows}, budget {config.max_failed})"
     record.save(plan.folder)
     write_bytes(plan.folder.success, b"")
-    return Outcome(code, record, len(plan.missing), len(plan.frozen.shards) - len(plan.missing), plan.warnings)
+    done = len(plan.frozen.shards) - len(plan.missing)
+    return Outcome(record.exit_code, record, len(plan.missing), done, plan.warnings)
+
+
+def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:
+    """Exit code and reason of a committed run: whether its failures, duplicates aside, are within the error budget."""
+    counts = record.counts
+    failed, rows = sum(counts["failed_by_category"].values()), counts["rows"]
+    said = f"{failed} failed of {rows}, budget {config.max_failed}"
+    exceeded = config.max_failed.exceeded(failed, rows)
+    if config.max_failed_per_category is not None:
+        over = [
+            f"{category or 'no category'} {count} of {counts['rows_by_category'][category]}"
+            for category, count in counts["failed_by_category"].items()
+            if config.max_failed_per_category.exceeded(count, counts["rows_by_category"][category])
+        ]
+        exceeded = exceeded or bool(over)
+        said += f"; of each category {config.max_failed_per_category}"
+        said += f", more in {', '.join(over)}" if over else ""
+    code = exits.BUDGET_EXCEEDED if exceeded else exits.COMMITTED
+    return code, f"{exits.MEANING[code]} ({said})"
 
 
 def _abandon(plan: Plan, error: BaseException) -> None:
     """Write down how a run ended that did not commit, if the storage still lets us; the error itself goes on."""
     record = plan.record
+    code = exit_code(error)
+    if code == exits.LOCKED:
+        return  # the run is another process's, and so is its record
     interrupted = isinstance(error, KeyboardInterrupt)
     record.state = "interrupted" if interrupted else "failed"
-    record.exit_code = exits.INTERRUPTED if interrupted else exit_code(error)
+    record.exit_code = exits.INTERRUPTED if interrupted else code
     record.exit_reason = " ".join(str(error).split())[:500] or type(error).__name__
     record.finished_at = now()
     try:

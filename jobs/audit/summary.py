@@ -52,6 +52,19 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
 
+def print_retry(outcome: Outcome) -> None:
+    """What a retry made of the failed rows, on the terminal."""
+    record = outcome.record
+    if not outcome.scored_shards + outcome.earlier_shards:
+        return
+    last = record.retries[-1]
+    say = lambda text: console.print(text, markup=False, soft_wrap=True)  # noqa: E731
+    say(f"run {record.run_id}: {last['rows']:,} rows tried again, {last['recovered']:,} scored")
+    say(f"{record.counts['rows']:,} images: {record.counts['status'].get('failed', 0):,} failed still")
+    say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
+    say(f"exit status {outcome.code}: {record.exit_reason}")
+
+
 def query_line(output: str) -> str:
     """The line that queries the results of an output in DuckDB."""
     sql = (

@@ -55,8 +55,9 @@ def demo_command(output: str, backbone: str | None, form: str | None, router: st
                 "output": f"s3://{BUCKET}/audit",
                 "run_date": RUN_DATE,
                 "heatmaps": "anomalous",
+                "max_failed": "10%",
             }
-            code = run_command(settings, "10%")
+            code = run_command(settings)
             if code:
                 return code
         for entry in listing(f"s3://{BUCKET}/audit"):  # the server ends with the demo; what it holds stays here

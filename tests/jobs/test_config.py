@@ -105,6 +105,8 @@ def test_what_is_set_when_nothing_is_said() -> None:
         "shard_rows": None,
         "allow": (),
         "max_failed": {"share": 0.01, "count": None},
+        "max_failed_per_category": None,
+        "stall_timeout": 1800.0,
         "device": "auto",
         "precision": "auto",
         "trust_declared": False,

@@ -180,10 +180,29 @@ def test_check_says_when_the_lock_was_lost(uri: str) -> None:
             delete(uri)
 
 
+def test_a_glance_says_so_once_a_heartbeat_has_found_the_lock_lost(uri: str) -> None:
+    with RunLock(uri, heartbeat=0.05) as lock:
+        lock.glance()
+        put(uri, mine())
+        deadline = time.monotonic() + 20
+        found: AuditError | None = None
+        while found is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            try:
+                lock.glance()
+            except AuditError as error:
+                found = error
+        assert found is not None
+        assert (found.code, "taken over by another process" in found.message) == (LOCKED, True)
+
+
 def test_whoever_lost_the_lock_leaves_it_to_its_new_owner(uri: str) -> None:
-    with RunLock(uri, heartbeat=0.02):
+    with RunLock(uri, heartbeat=0.5):
+        first = content(uri)
+        while content(uri) == first:  # a beat looks first and then writes: what is put between is lost
+            time.sleep(0.01)
         put(uri, mine(host="elsewhere", token="new"))
-        time.sleep(0.2)
+        time.sleep(1.2)
         assert content(uri)["token"] == "new"  # not beaten over
     assert content(uri)["token"] == "new"  # not deleted at the end
 

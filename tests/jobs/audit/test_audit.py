@@ -18,7 +18,7 @@ from jobs.audit import exits
 from jobs.audit.config import ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.results import COLUMNS, result_schema, shard_schema
-from jobs.audit.run import Outcome, audit, dry_run
+from jobs.audit.run import Outcome, Watcher, audit, dry_run
 from jobs.audit.summary import _expected
 from jobs.bundles import read_bundle
 from manifests.schema import KNOWN_COLUMNS
@@ -193,6 +193,40 @@ def test_budget_exceeded_commits_with_code_3_and_says_so_again(archive: Path, bu
     assert published(tmp_path).num_rows == ROWS
     assert not (tmp_path / "heatmaps").exists()
     assert audit(config(archive, bundle, tmp_path, **settings)).code == exits.BUDGET_EXCEEDED
+
+
+def test_a_category_has_a_budget_of_its_own(archive: Path, bundle: str, tmp_path: Path) -> None:
+    names = [*(f"images/{i:03d}.jpg,bottle" for i in range(0, 16, 2)), "images/empty.png,cap", "images/001.png,cap"]
+    manifest = archive / "categories.csv"
+    manifest.write_text(
+        "uri,declared_category\n" + "".join(f"{name}\n" for name in [*names, names[-1], "images/003.png,"])
+    )
+    budget = {"max_failed": ErrorBudget(share=0.1), "heatmaps": "none", "manifest": str(manifest)}
+    outcome = audit(config(archive, bundle, tmp_path, **budget, max_failed_per_category=ErrorBudget(share=0.25)))
+    counts = outcome.record.counts
+    assert counts["failed_by_category"] == {"cap": 1}  # the duplicate is outside the budget
+    assert {name: counts["rows_by_category"][name] for name in ("bottle", "cap")} == {"bottle": 8, "cap": 3}
+    assert outcome.code == exits.BUDGET_EXCEEDED
+    assert "1 failed of 12, budget 10%; of each category 25%, more in cap 1 of 3" in (outcome.record.exit_reason or "")
+    wider = config(archive, bundle, tmp_path / "wider", **budget, max_failed_per_category=ErrorBudget(share=0.34))
+    assert audit(wider).code == exits.COMMITTED
+
+
+def test_a_driver_that_lost_its_lock_commits_nothing(archive: Path, bundle: str, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "2026-01-02" / "audit"
+    left: list[bytes] = []
+
+    def taken_over(rows: int, counts: dict[str, int]) -> None:
+        (folder / "lock.json").write_text('{"token": "of another process", "beat": 0}')
+        left[:] = [(folder / "run.json").read_bytes()]
+
+    with pytest.raises(AuditError, match="taken over by another process") as caught:
+        audit(config(archive, bundle, tmp_path, heatmaps="none"), Watcher(shard_done=taken_over))
+    assert caught.value.code == exits.LOCKED
+    assert not (tmp_path / "results").exists()
+    assert not (folder / "_SUCCESS").exists()
+    assert (folder / "run.json").read_bytes() == left[0]
+    assert "of another process" in (folder / "lock.json").read_text()
 
 
 def test_other_code_is_refused_until_it_is_accepted(

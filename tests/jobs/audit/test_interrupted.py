@@ -32,10 +32,10 @@ def command(archive: Path, bundle: str, output: Path) -> list[str]:
     ]
 
 
-def start(archive: Path, bundle: str, output: Path) -> subprocess.Popen[str]:
+def start(archive: Path, bundle: str, output: Path, *options: str) -> subprocess.Popen[str]:
     # A session of its own, so that what is left of it can be ended by its group.
     return subprocess.Popen(
-        command(archive, bundle, output),
+        [*command(archive, bundle, output), *options],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

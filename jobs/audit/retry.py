@@ -1,0 +1,155 @@
+"""``retry-failed``: the rows whose error can pass are scored again, and the run gets a new version of its results.
+
+The shards of the first start stay as they are; a retry has frozen rows and shards of its own, and the commit lays them
+over. Killed at any point, the same command goes on: with the rows that were frozen, and the shards that are there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from anomaly_core.bundle import Bundle
+from anomaly_core.device import Precision
+from jobs.audit import exits
+from jobs.audit.commit import commit
+from jobs.audit.config import AuditConfig
+from jobs.audit.exits import AuditError
+from jobs.audit.fetch import PASSING
+from jobs.audit.lock import RunLock
+from jobs.audit.plan import Plan, check_same, missing_shards, parts_of
+from jobs.audit.record import RunFolder, RunRecord, now, read_record
+from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened
+from jobs.audit.work import work
+from jobs.storage import copy, exists, filesystem, join, path_of, read_bytes, scratch, upload, write_bytes
+from manifests.freeze import FrozenManifest, read_shard, refreeze
+
+# Bad data stays bad, and an object that is not there was not there; a permission may have been given meanwhile.
+RETRIED = PASSING | {"access_denied"}
+
+
+def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = None) -> Outcome:
+    """Score the rows of a committed run again whose error can pass, and publish the next version of its results.
+
+    run: URI of the run's folder. settings: of AuditConfig, those that change no result; the others are the run's.
+    Raises AuditError: also if there is no such run, or it is not committed.
+    """
+    watcher = watcher or Watcher()
+    folder = RunFolder.of(run)
+    with on_cluster(), RunLock(folder.lock) as lock:
+        record = read_record(folder)
+        if record is None or not exists(folder.success):
+            state = "there is no such run" if record is None else "the run is not committed; finish it with audit"
+            raise AuditError(exits.USAGE, f"{folder.uri}: {state}")
+        config = config_of(folder, record, settings)
+        bundle, device, precision, doubts = opened(config)
+        for warning in (*bundle.warnings, *doubts):
+            watcher.said(warning)
+        whole = FrozenManifest.from_dict(record.frozen)
+        changes = check_same(config, record, parts_of(config, bundle, precision, whole), finished=False)
+        plan = _plan(folder, record, whole)
+        if plan is None:
+            watcher.said("no row failed for a reason that can pass; nothing to do")
+            return Outcome(record.exit_code or 0, record)
+        watcher.planned(plan)
+        return _retried(config, folder, plan, whole, (bundle, precision, device), changes, watcher, lock)
+
+
+def config_of(folder: RunFolder, record: RunRecord, settings: dict[str, Any]) -> AuditConfig:
+    """The settings that the run was begun with, under those that are given now."""
+    begun = {
+        "manifest": record.manifest,
+        "bundle": record.bundle,
+        "output": folder.output,
+        "run_date": date.fromisoformat(folder.run_date),
+        "name": folder.name,
+        "precision": record.parts["precision"],
+        **record.parts["settings"],
+    }
+    return AuditConfig(**(begun | {key: value for key, value in settings.items() if value is not None}))
+
+
+def _retried(
+    config: AuditConfig,
+    folder: RunFolder,
+    plan: Plan,
+    whole: FrozenManifest,
+    models: tuple[Bundle, Precision, str],
+    changes: list[dict[str, Any]],
+    watcher: Watcher,
+    lock: RunLock,
+) -> Outcome:
+    record, started = plan.record, time.monotonic()
+    bundle, precision, device = models
+    work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance)
+    version = len(record.retries) + 1
+    if not exists(folder.published(version)):  # else this retry was killed after it: the results may be the new ones
+        lock.check()
+        copy(folder.results, folder.published(version))
+    before = record.counts
+    retries = [(folder.retry(i), FrozenManifest.from_dict(one["frozen"])) for i, one in enumerate(record.retries, 2)]
+    record.counts = commit(folder, record, whole, [*retries, (folder.retry(version + 1), plan.frozen)], ours=lock.check)
+    record.exit_code, record.exit_reason = judged(config, record)
+    record.code_changes.extend(changes)
+    record.retries.append(
+        {
+            "version": version + 1,
+            "published_at": now(),
+            "rows": plan.frozen.rows,
+            "recovered": before["status"].get("failed", 0) - record.counts["status"].get("failed", 0),
+            "seconds": round(time.monotonic() - started, 3),
+            "frozen": plan.frozen.to_dict(),
+        }
+    )
+    record.save(folder)
+    done = len(plan.frozen.shards) - len(plan.missing)
+    return Outcome(record.exit_code, record, len(plan.missing), done)
+
+
+def _plan(folder: RunFolder, record: RunRecord, whole: FrozenManifest) -> Plan | None:
+    """The retry that was begun and not finished, else a new one; None if no row's error can pass."""
+    again = folder.retry(len(record.retries) + 2)
+    try:
+        frozen = FrozenManifest.from_dict(json.loads(read_bytes(again.record)))
+    except FileNotFoundError:
+        failed = _failed(folder)
+        if not failed:
+            return None
+        with scratch() as local:
+            rows = sum(map(len, failed.values()))
+            frozen = refreeze(_rows(folder, whole, failed), local / "frozen", rows, whole)
+            for part in sorted((local / "frozen").iterdir()):
+                upload(part, join(again.manifest, part.name))
+        write_bytes(again.record, json.dumps(frozen.to_dict()).encode())
+        return Plan(again, record, frozen, tuple(shard.index for shard in frozen.shards))
+    return Plan(again, record, frozen, missing_shards(again, record, frozen))
+
+
+def _failed(folder: RunFolder) -> dict[int, set[str]]:
+    """The image_ids of the rows whose error can pass, by shard."""
+    with filesystem(folder.results).open(path_of(folder.results)) as file:
+        table = pq.read_table(file, columns=["shard", "image_id", "status", "error_code"])
+    passing = pc.and_(pc.equal(table["status"], "failed"), pc.is_in(table["error_code"], pa.array(sorted(RETRIED))))
+    found: dict[int, set[str]] = {}
+    for row in table.filter(passing).select(["shard", "image_id"]).to_pylist():
+        found.setdefault(row["shard"], set()).add(row["image_id"])
+    return found
+
+
+def _rows(folder: RunFolder, frozen: FrozenManifest, failed: dict[int, set[str]]) -> Iterator[pa.RecordBatch]:
+    """These rows of the frozen manifest. A duplicate has the name of its first, and stays what it is."""
+    for shard in frozen.shards:
+        if shard.index not in failed:
+            continue
+        uri = join(folder.manifest, shard.part)
+        with filesystem(uri).open(path_of(uri)) as file:
+            rows = read_shard(file, shard.row_group)
+        named = pc.is_in(rows["image_id"], pa.array(sorted(failed[shard.index])))
+        yield from rows.filter(pc.and_(named, pc.is_null(rows["problem_code"]))).to_batches()

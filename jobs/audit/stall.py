@@ -1,0 +1,121 @@
+"""An end to a run in which nothing moves any more: Ray Data itself would wait for ever."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from jobs.audit.exits import Stalled
+
+LOOK_SECONDS = 10.0
+_Item = TypeVar("_Item")
+_END = object()
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far the stages are. begun: shards that a loader began, again or for the first time. images: by stage; since:
+    seconds since a stage last finished a shard, or a call."""
+
+    begun: int
+    images: dict[str, int]
+    since: dict[str, float]
+
+    def __str__(self) -> str:
+        told = [f"{self.begun} shards begun"]
+        told += [f"{stage} {count} images (last {self.since[stage]:.0f} s ago)" for stage, count in self.images.items()]
+        return ", ".join(told)
+
+
+def watched(
+    items: Iterator[_Item],
+    movement: Callable[[], Movement],
+    state: Callable[[], str],
+    patience: float,
+    check: Callable[[], None],
+    look: float = LOOK_SECONDS,
+) -> Iterator[_Item]:
+    """The items, while a thread looks after them. For the main thread of a process: no other can be interrupted.
+
+    movement: asked now and then; what differs from the last answer is progress, as an item is. check: called as often,
+    raises if the run must end. Raises what these raise, and Stalled, with the movement and the ``state``, when there
+    was neither an item nor movement for ``patience`` seconds.
+    """
+    watchdog = _Watchdog(movement, state, patience, check, min(look, patience))
+    try:
+        while True:
+            try:
+                with watchdog.waiting():
+                    item = next(items, _END)
+            except KeyboardInterrupt:
+                if watchdog.reason is None:
+                    raise
+                raise watchdog.reason from None
+            if item is _END:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        watchdog.end()
+
+
+class _Watchdog:
+    """Interrupts the main thread, with a reason, while it waits for an item that does not come."""
+
+    def __init__(
+        self,
+        movement: Callable[[], Movement],
+        state: Callable[[], str],
+        patience: float,
+        check: Callable[[], None],
+        look: float,
+    ):
+        self.movement, self.state, self.patience, self.check, self.look = movement, state, patience, check, look
+        self.reason: BaseException | None = None
+        self.last, self.waits, self.lock, self.over = time.monotonic(), False, threading.Lock(), threading.Event()
+        self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self.thread.start()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While the main thread waits for an item; only then it is interrupted."""
+        with self.lock:
+            self.waits = True
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.waits, self.last = False, time.monotonic()
+
+    def end(self) -> None:
+        self.over.set()
+
+    def _watch(self) -> None:
+        seen = (-1, dict[str, int]())
+        while not self.over.wait(self.look):
+            try:
+                self.check()
+                now = self.movement()
+                if (now.begun, now.images) != seen:
+                    seen = (now.begun, now.images)
+                    self.last = time.monotonic()
+                elif self.waits and time.monotonic() - self.last >= self.patience:
+                    raise Stalled(
+                        f"nothing has moved for {time.monotonic() - self.last:.0f} s (--stall-timeout): {now}; "
+                        f"{self.state()}. The same command resumes the run"
+                    )
+            except BaseException as error:  # whatever it is, the main thread is to raise it
+                if self._interrupted(error):
+                    return
+
+    def _interrupted(self, reason: BaseException) -> bool:
+        with self.lock:
+            if self.over.is_set() or not self.waits:
+                return False
+            self.reason = reason
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            return True

@@ -1,0 +1,154 @@
+"""The missing shards of a run, taken through the chain on Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+
+from anomaly_core.bundle import Bundle
+from anomaly_core.bundle_manifest import cae_file
+from anomaly_core.device import Precision
+from anomaly_core.preprocess import Limits
+from jobs.access import AllowList
+from jobs.audit import exits
+from jobs.audit.config import AuditConfig
+from jobs.audit.exits import AuditError
+from jobs.audit.extract import ExtractSettings
+from jobs.audit.load import LoadSettings
+from jobs.audit.plan import Plan
+from jobs.audit.registry import Registry, ScorerSettings
+from jobs.audit.render import RenderSettings
+from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, divide, machine
+from jobs.audit.stall import watched
+from jobs.audit.write import WriteSettings
+from jobs.cluster_session import ray_session, store_bytes
+
+ANSWER_SECONDS = 60.0
+
+
+def work(
+    config: AuditConfig,
+    plan: Plan,
+    bundle: Bundle,
+    precision: Precision,
+    device: str,
+    shard_done: Callable[[int, dict[str, int]], None],
+    check: Callable[[], None],
+) -> dict[str, Any]:
+    """Score and write the shards that are missing; returns what was spent, for the figures of the run.
+
+    shard_done: told of each, with rows and rows by decision. check: called now and then, raises if the run must end.
+    Raises AuditError, also if nothing moves for ``config.stall_timeout`` seconds, and what a stage raises.
+    """
+    if not plan.missing:
+        return {}
+    files = sum(map(len, bundle.files.values()))
+    with ray_session(config.object_store_memory or store_bytes(files)):
+        resources = divide(device, config.scorers)
+        scoring = _scorer_settings(bundle, precision, device, resources)
+        registry = _registry(bundle, scoring)
+        try:
+            if config.scoring == "actors":
+                registry.start_first.remote()
+            for rows, counts in _receipts(config, plan, bundle, scoring, registry, resources, check):
+                shard_done(rows, counts)
+            figures: dict[str, Any] = ray.get(registry.figures.remote())
+        finally:
+            ray.kill(registry)  # and with it its scorers, which would hold their GPUs while the run is committed
+        return {**figures, "machine": machine(device, resources.extractors, config.scoring == "extractor")}
+
+
+def _receipts(
+    config: AuditConfig,
+    plan: Plan,
+    bundle: Bundle,
+    scoring: ScorerSettings,
+    registry: Any,
+    resources: Resources,
+    check: Callable[[], None],
+) -> Iterator[tuple[int, dict[str, int]]]:
+    folder, frozen, record = plan.folder, plan.frozen, plan.record
+    rows_by_shard = {shard.index: shard.rows for shard in frozen.shards}
+    missing = set(plan.missing)
+    shards = [
+        {"shard": s.index, "part": s.part, "row_group": s.row_group, "rows": s.rows}
+        for s in frozen.shards
+        if s.index in missing
+    ]
+    load = LoadSettings(
+        manifest_uri=folder.manifest,
+        allowed=AllowList.of(config.manifest, config.allow),
+        limits=Limits(config.max_bytes, config.max_pixels),
+        preprocessing=bundle.preprocessing,
+        threads=config.fetch_threads,
+        decode_timeout=config.decode_timeout,
+    )
+    extract = ExtractSettings(
+        calibration={c: scores for c in bundle.categories if (scores := bundle.calibration_scores(c))},
+        rule=bundle.decision_rule(config.min_confidence),
+        trust_declared=config.trust_declared,
+        device=scoring.device,
+        precision=scoring.precision,
+        threads=resources.threads,
+        shards_at_once=SHARDS_AT_ONCE,
+        micro_batch=config.micro_batch,
+        own_scorer=scoring if config.scoring == "extractor" else None,
+    )
+    write = WriteSettings(
+        folder=folder.shards,
+        extras=frozen.extras.serialize().to_pybytes(),
+        rows_by_shard={index: rows_by_shard[index] for index in plan.missing},
+        run_id=record.run_id,
+        fingerprint=record.fingerprint,
+        bundle_digest=bundle.digest,
+        render=RenderSettings(folder.heatmaps, config.heatmaps),
+    )
+    dataset = chain(shards, load, extract, write, registry, resources)
+
+    def state() -> str:
+        since = ray.get(registry.begun.remote(), timeout=ANSWER_SECONDS)
+        held = sorted((index, since[index]) for index in missing & since.keys())
+        told = ", ".join(f"{index} for {seconds:.0f} s" for index, seconds in held[:8])
+        free, whole = ray.available_resources(), ray.cluster_resources()
+        room = ", ".join(f"{name} {free.get(name, 0):g} of {whole.get(name, 0):g}" for name in ("CPU", "GPU", "memory"))
+        return f"shards in hand: {told or 'none'}{', ...' if len(held) > 8 else ''}; free of the cluster's: {room}"
+
+    for batch in watched(
+        iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow")),
+        lambda: ray.get(registry.movement.remote(), timeout=ANSWER_SECONDS),
+        state,
+        config.stall_timeout,
+        check,
+    ):
+        for receipt in batch.to_pylist():
+            if receipt["shard"] not in missing or receipt["rows"] != rows_by_shard[receipt["shard"]]:
+                raise AuditError(exits.FAILED, f"a receipt that was not planned: {receipt}; run the command again")
+            missing.discard(receipt["shard"])
+            yield receipt["rows"], json.loads(receipt["counts"])
+    if missing:
+        raise AuditError(exits.FAILED, f"{len(missing)} shards came back without a receipt; run the command again")
+
+
+def _scorer_settings(bundle: Bundle, precision: Precision, device: str, resources: Resources) -> ScorerSettings:
+    return ScorerSettings(
+        score=bundle.score,
+        device=device,
+        precision=precision,
+        processes=resources.scorers,
+        threads=resources.threads,
+        cpus=resources.scorer_cpus,
+        gpus=resources.scorer_gpus,
+    )
+
+
+def _registry(bundle: Bundle, settings: ScorerSettings) -> Any:
+    # The files travel through the object store: verified once, here, and no node needs the bundle's storage.
+    cae_files = {category: ray.put(bundle.files[cae_file(category)]) for category in bundle.categories}
+    return (
+        ray.remote(Registry)
+        .options(num_cpus=0, max_concurrency=8)
+        .remote(settings, [ray.put(bundle.without_autoencoders())], cae_files)
+    )

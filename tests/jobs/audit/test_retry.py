@@ -1,0 +1,166 @@
+"""``retry-failed``: rows whose error can pass are scored again, bad data is not, and earlier versions stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from s3fs import S3FileSystem
+
+from jobs.audit import exits
+from jobs.audit import retry as module
+from jobs.audit.config import AuditConfig, ErrorBudget
+from jobs.audit.exits import AuditError
+from jobs.audit.record import RunFolder
+from jobs.audit.retry import retry_failed
+from jobs.audit.run import Outcome, audit
+from jobs.cluster_session import ray_session
+from jobs.demo.server import s3_server
+from jobs.storage import filesystem, listing, path_of, read_bytes, upload
+from tests.faults.proxy import Fault, FaultyServer, faulty_server
+from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS
+from tests.jobs.audit.tables import published, stable
+
+RUN = "s3://line/out/runs/2026-01-02/audit"
+RESULTS = "s3://line/out/results/run_date=2026-01-02/audit.parquet"
+PASSING = {"fetch/access_denied": 2, "fetch/throttled": 1}
+
+
+@pytest.fixture(scope="module")
+def endpoint(archive: Path, bundle: str) -> Iterator[FaultyServer]:
+    """A bucket with archive and bundle behind an endpoint that misbehaves on demand, and a Ray that uses it."""
+    import ray
+
+    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch, s3_server("line") as address, faulty_server(address) as server:
+        patch.setenv("AWS_ENDPOINT_URL", server.address)
+        S3FileSystem.clear_instance_cache()
+        with ray_session(512 * 2**20):
+            for source, target in ((archive, "archive"), (Path(bundle), "bundle")):
+                for entry in listing(str(source)):
+                    upload(Path(entry.uri), f"s3://line/{target}/{entry.relative_path}")
+            yield server
+    S3FileSystem.clear_instance_cache()
+
+
+def config(**settings: Any) -> AuditConfig:
+    defaults: dict[str, Any] = {
+        "manifest": "s3://line/archive/manifest.csv",
+        "bundle": "s3://line/bundle",
+        "output": "s3://line/out",
+        "run_date": "2026-01-02",
+        "shard_rows": 4,
+        "max_failed": ErrorBudget(count=7),
+    }
+    return AuditConfig(**(defaults | settings))
+
+
+def table(uri: str) -> pa.Table:
+    with filesystem(uri).open(path_of(uri)) as file:
+        return pq.read_table(file)
+
+
+def rows(uri: str) -> list[dict[str, Any]]:
+    return comparable(table(uri))
+
+
+def comparable(found: pa.Table) -> list[dict[str, Any]]:
+    """Rows without messages, which quote the storage. What else is in a batch moves the routing confidence by 1e-7."""
+    compared = stable(found)
+    for row in compared:
+        confidence = row["category_confidence"]
+        row.update(error_message=None, category_confidence=None if confidence is None else round(confidence, 5))
+    return compared
+
+
+def faults(server: FaultyServer) -> None:
+    server.faults[:] = [
+        Fault("denied", r"/images/003\.png", times=None),
+        Fault("denied", r"/images/011\.png", times=None),
+        Fault("slow_down", r"/images/020\.jpg", times=None),
+    ]
+
+
+def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
+    endpoint: FaultyServer, run: tuple[Path, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults(endpoint)
+    first = audit(config())
+    assert first.code == exits.BUDGET_EXCEEDED
+    assert first.record.counts["failed_by_code"] == EXPECTED_FAILURES | PASSING
+    before = read_bytes(RESULTS)
+
+    # One of them is denied still, and the process dies between the new table and run.json.
+    endpoint.faults[:] = [Fault("denied", r"/images/011\.png", times=None)]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "judged", lambda *_: (_ for _ in ()).throw(MemoryError("killed")))
+        with pytest.raises(MemoryError):
+            retry_failed(RUN, {"max_failed": ErrorBudget(count=8)})
+    assert json.loads(read_bytes(f"{RUN}/run.json"))["retries"] == []
+    second = retry_failed(RUN, {"max_failed": ErrorBudget(count=8)})
+    assert (second.code, second.scored_shards, second.earlier_shards) == (exits.COMMITTED, 0, 1)
+    assert read_bytes(f"{RUN}/versions/0001.parquet") == before
+    assert second.record.counts["failed_by_code"] == EXPECTED_FAILURES | {"fetch/access_denied": 1}
+    assert [(one["version"], one["rows"], one["recovered"]) for one in second.record.retries] == [(2, 3, 2)]
+    middle = read_bytes(RESULTS)
+
+    endpoint.faults.clear()
+    third = retry_failed(RUN, {})
+    assert third.code == exits.BUDGET_EXCEEDED  # 7 of 34 are more than 1 %
+    assert [(one["version"], one["rows"], one["recovered"]) for one in third.record.retries] == [(2, 3, 2), (3, 1, 1)]
+    assert read_bytes(f"{RUN}/versions/0002.parquet") == middle
+    undisturbed = comparable(published(run[0]))
+    assert len(undisturbed) == ROWS
+    assert rows(RESULTS) == undisturbed
+    names = [entry.relative_path for entry in listing("s3://line/out/results")]
+    assert names == ["run_date=2026-01-02/audit.parquet"]
+
+    said: list[str] = []
+    last = read_bytes(RESULTS)
+    nothing = retry_failed(RUN, {}, module.Watcher(said=said.append))
+    assert (nothing.code, nothing.scored_shards) == (exits.BUDGET_EXCEEDED, 0)
+    assert "no row failed for a reason that can pass; nothing to do" in said
+    assert read_bytes(RESULTS) == last
+    assert audit(config()).code == exits.BUDGET_EXCEEDED  # a rerun of the run says what its last version said
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("s3://line/out/runs/2026-01-02/none", "there is no such run"),
+        ("s3://line/out/results", "not the folder of a run"),
+        ("s3://line/out/runs/2026-01-02/begun", "not committed"),
+    ],
+)
+def test_what_cannot_be_retried_is_refused(endpoint: FaultyServer, run: str, said: str) -> None:
+    if run.endswith("begun"):
+        endpoint.faults[:] = [Fault("expired", r"/images/", times=None)]
+        with pytest.raises(Exception, match="credentials refused"):
+            audit(config(name="begun"))
+        endpoint.faults.clear()
+    with pytest.raises(AuditError, match=said) as refused:
+        retry_failed(run, {})
+    assert refused.value.code == exits.USAGE
+
+
+def test_another_bundle_is_refused(endpoint: FaultyServer, tmp_path: Path) -> None:
+    from tests.bundles import write_random_bundle
+
+    other = write_random_bundle(tmp_path / "other", threshold=0.9)
+    with pytest.raises(AuditError, match=r"bundle: .* then, .* now") as caught:
+        retry_failed(RUN, {"bundle": str(other)})
+    assert caught.value.code == exits.USAGE
+
+
+@pytest.mark.parametrize(
+    "uri", ["runs/2026-01-02/audit", "/out/runs/2026-01-02/audit/", "s3://b/runs/2026-01-02/audit"]
+)
+def test_the_folder_of_a_run_is_taken_apart(uri: str) -> None:
+    folder = RunFolder.of(uri)
+    assert folder.run_id == "2026-01-02/audit"
+    assert folder.record.endswith("/runs/2026-01-02/audit/run.json")

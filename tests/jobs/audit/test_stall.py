@@ -1,0 +1,110 @@
+"""A run in which nothing moves any more ends, says where it stands, and is gone on with."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.audit import exits
+from jobs.audit.exits import AuditError, Stalled
+from jobs.audit.run import Outcome
+from jobs.audit.stall import Movement, watched
+from tests.jobs.audit.tables import published, stable
+from tests.jobs.audit.test_interrupted import finish, shards, start, wait_for_shards
+
+
+def still() -> Movement:
+    return Movement(3, {"load": 8}, {"load": 12.0})
+
+
+def pull(items: Iterator[int], patience: float = 0.2, **changed: object) -> list[int]:
+    chosen = {"movement": still, "state": lambda: "shard 7 in hand", "check": lambda: None} | changed
+    return list(watched(items, patience=patience, look=0.05, **chosen))  # type: ignore[arg-type]
+
+
+def never() -> Iterator[int]:
+    yield 1
+    threading.Event().wait(20)
+
+
+def test_items_come_in_order_and_the_end_is_the_end() -> None:
+    assert pull(iter(range(50))) == list(range(50))
+
+
+def test_what_the_items_raise_is_raised() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise AuditError(exits.NO_ACCESS, "the bucket is gone")
+
+    with pytest.raises(AuditError, match="the bucket is gone") as caught:
+        pull(broken())
+    assert caught.value.code == exits.NO_ACCESS
+
+
+def test_no_item_and_no_movement_is_a_stall() -> None:
+    begun = time.monotonic()
+    with pytest.raises(Stalled) as caught:
+        pull(never())
+    assert 0.2 <= time.monotonic() - begun < 5
+    assert "3 shards begun, load 8 images (last 12 s ago); shard 7 in hand" in caught.value.message
+    assert caught.value.code == exits.FAILED
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), again.message) == (Stalled, caught.value.message)
+
+
+def test_movement_without_an_item_is_progress() -> None:
+    count = iter(range(1000))
+
+    def slow() -> Iterator[int]:
+        time.sleep(0.6)
+        yield 1
+
+    assert pull(slow(), movement=lambda: Movement(next(count), {}, {})) == [1]
+    with pytest.raises(Stalled):
+        pull(slow())
+
+
+def test_a_check_that_fails_ends_it_while_nothing_comes() -> None:
+    def lost() -> None:
+        raise AuditError(exits.LOCKED, "taken over")
+
+    with pytest.raises(AuditError, match="taken over"):
+        pull(never(), patience=60.0, check=lost)
+
+
+@pytest.mark.slow
+def test_a_scorer_that_hangs_ends_the_run_which_is_then_resumed(
+    archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    process = start(archive, bundle, tmp_path, "--stall-timeout", "20")
+    wait_for_shards(process, tmp_path, 1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    scorers = [one for one in family if one.cmdline()[0].startswith("ray::Scorer")]
+    assert scorers
+    for one in scorers:
+        one.suspend()
+    try:
+        _, said = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        for one in scorers:
+            one.resume()
+        raise
+    assert process.returncode == exits.FAILED, said
+    plain = " ".join(said.split())
+    assert "nothing has moved for" in plain
+    assert "shards begun, load" in plain
+    assert "shards in hand: " in plain
+    assert "Traceback" not in plain
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert [one.cmdline() for one in alive] == []
+    assert 1 <= len(shards(tmp_path)) < 9
+    done = finish(archive, bundle, tmp_path)
+    assert done.returncode == exits.COMMITTED, done.stderr
+    assert stable(published(tmp_path)) == stable(published(run[0]))
