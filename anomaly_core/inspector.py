@@ -53,12 +53,15 @@ class Inspector:
         self._scorers: dict[str, CategoryScorer] = {}
         self._lock = threading.Lock()
 
-    def inspect(self, data: bytes, limits: Limits | None = None) -> Inspection:
-        """Score the bytes of one image file. Raises ImageError if it cannot be decoded, BundleError."""
+    def inspect(self, data: bytes, limits: Limits | None = None, category: str | None = None) -> Inspection:
+        """Score the bytes of one image file, with the autoencoder of a category or, if None, of the routed one.
+
+        Raises ImageError if it cannot be decoded, BundleError.
+        """
         decoded = decode(data, limits, self.bundle.preprocessing)
         with self._lock:  # one image at a time: requests of an app come from many threads
             routed = self._extractor(decoded.pixels[None])
-            category = self.bundle.categories[int(routed.category[0])]
+            category = category or self.bundle.categories[int(routed.category[0])]
             if category not in self._scorers:
                 self._scorers[category] = self.bundle.scorer(category, self.device, self.precision)
             scored = self._scorers[category](routed.layer2, routed.layer3)

@@ -193,6 +193,27 @@ def retry_failed(
 
 
 @app.command()
+def verify(
+    run: Annotated[str, typer.Argument(help="Folder of a committed run: <output>/runs/<date>/<name>, or s3:// URI.")],
+    bundle: Annotated[
+        str | None, typer.Option(help="Where the run's bundle is now (default: where it was then).")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Images to score again; 0 needs no bundle.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Which images are chosen.")] = 0,
+    device: DeviceOption = Device.auto,
+    backbone_weights: BackboneOption = None,
+    backbone_form: FormOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+) -> None:
+    """Check that a committed run is whole: rows, digests, schema, pictures, and scores of a sample."""
+    from jobs.verify.command import verify_command
+    from jobs.verify.run import Settings
+
+    settings = Settings(run, bundle, sample, seed, device.value, backbone_weights, _form(backbone_form))
+    raise typer.Exit(verify_command(settings, as_json=as_json))
+
+
+@app.command()
 def train(
     images: Annotated[str, typer.Option(help="Images in MVTec AD layout, a folder or s3:// prefix.")],
     output: Annotated[str, typer.Option(help="Where the bundle goes, a folder or s3:// prefix.")],
@@ -269,7 +290,7 @@ def inspect_app(
     """Inspect single images in the browser."""
     from jobs.app import app_command
 
-    form: Literal["v1.5", "v1"] | None = None if backbone_form is None else "v1" if backbone_form is Form.v1 else "v1.5"
+    form = _form(backbone_form)
     raise typer.Exit(app_command(bundle, host, port, device.value, precision.value, backbone_weights, form))
 
 
@@ -302,6 +323,10 @@ def complain(message: str) -> None:
 def note(message: str) -> None:
     """A warning for the person at the terminal."""
     console.print(f"[yellow]note:[/] {_plain(message)}", soft_wrap=True)
+
+
+def _form(choice: Form | None) -> Literal["v1.5", "v1"] | None:
+    return None if choice is None else "v1" if choice is Form.v1 else "v1.5"
 
 
 def _plain(message: str) -> str:

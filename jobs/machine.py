@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ import psutil
 # for none; bytes of memory, or "max".
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def cores() -> int:
@@ -26,6 +28,16 @@ def cores() -> int:
 def memory() -> int:
     """Bytes of memory: the machine's, or the container's if they are fewer."""
     return min([psutil.virtual_memory().total, *_limits(MEMORY_MAX)])
+
+
+def cpu_name() -> str:
+    """The CPU's own name, such as "AMD EPYC 9B14"; the kind of machine where there is none to be read."""
+    try:
+        lines = CPU_INFO.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _limits(path: Path) -> list[int]:

@@ -99,6 +99,11 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
 
 
+def below(uri: str, inner: str) -> str:
+    """The path of ``inner`` relative to the folder or prefix ``uri`` that holds it."""
+    return normal(inner)[len(normal(uri)) :].lstrip("/")
+
+
 def parent(uri: str) -> str:
     """The folder or prefix that holds a URI."""
     return normal(uri).rpartition("/")[0] or "/"
@@ -216,6 +221,39 @@ def listing(uri: str) -> Iterator[Entry]:
             modified = datetime.fromtimestamp(modified).astimezone()
         etag = info.get("ETag")
         yield Entry(prefix + path, relative, info.get("size"), etag.strip('"') if etag else None, modified)
+
+
+def names_below(uri: str) -> Iterator[str]:
+    """The objects below a folder or prefix, relative to it, in no order. Only a page or a folder of them is held."""
+    with access(uri):
+        fs, base = filesystem(uri), path_of(uri)
+        if is_local(uri):
+            yield from _local_names(base)
+        elif scheme_of(uri) in _S3:
+            yield from _s3_names(fs, base)
+        else:
+            yield from (entry.relative_path for entry in listing(uri))
+
+
+def _local_names(base: str) -> Iterator[str]:
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for folder, _, names in os.walk(base, onerror=fail):
+        yield from (os.path.relpath(os.path.join(folder, name), base) for name in names)
+
+
+def _s3_names(fs: AbstractFileSystem, base: str) -> Iterator[str]:
+    bucket, _, key = base.partition("/")
+    prefix = f"{key}/" if key else ""
+    further: dict[str, str] = {}
+    while True:
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **further)
+        yield from (found["Key"].removeprefix(prefix) for found in page.get("Contents", []))
+        if not page.get("IsTruncated"):
+            return
+        further = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.duplicates import find_duplicates
-from manifests.frozen import FrozenManifest, Shard, shard_plan
+from manifests.frozen import FrozenManifest, Shard, parts_digest, shard_plan
 from manifests.readers import open_manifest
 from manifests.schema import (
     DUPLICATE,
@@ -209,8 +209,8 @@ def _state(source: Path) -> tuple[int, int, int]:
 
 
 def _digest(output: Path, shards: tuple[Shard, ...]) -> str:
-    digest = hashlib.sha256()
+    found = []
     for part in dict.fromkeys(shard.part for shard in shards):
         with open(output / part, "rb") as file:
-            digest.update(f"{part}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+            found.append((part, hashlib.file_digest(file, "sha256").hexdigest()))
+    return parts_digest(found)

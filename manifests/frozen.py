@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,11 @@ class FrozenManifest:
     digest: str
     problems: dict[str, int]
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of its files, in order."""
+        return tuple(dict.fromkeys(shard.part for shard in self.shards))
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON. Small also for many shards, which follow from three numbers."""
         return {
@@ -58,6 +65,14 @@ class FrozenManifest:
             digest=found["digest"],
             problems=dict(found["problems"]),
         )
+
+
+def parts_digest(parts: Iterable[tuple[str, str]]) -> str:
+    """The digest of a frozen manifest, from name and SHA-256 of each part, in order."""
+    digest = hashlib.sha256()
+    for name, sha256 in parts:
+        digest.update(f"{name}\0{sha256}\n".encode())
+    return digest.hexdigest()
 
 
 def shard_plan(rows: int, shard_rows: int, shards_per_part: int = SHARDS_PER_PART) -> tuple[Shard, ...]:

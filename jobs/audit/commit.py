@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.audit.digests import DigestList
 from jobs.audit.exits import FAILED, AuditError
-from jobs.audit.record import RunFolder, RunRecord
+from jobs.audit.record import FileDigest, Published, RunFolder, RunRecord
 from jobs.audit.results import file_metadata, result_schema
 from jobs.audit.write import shard_name
-from jobs.storage import filesystem, join, path_of, scratch, upload
+from jobs.storage import below, join, read_bytes, scratch, upload
 from manifests.freeze import FrozenManifest
 
 MEMORY_LIMIT = "1GB"
@@ -31,25 +34,23 @@ def commit(
     """Check that every manifest row is there exactly once, sort, publish by one atomic write; returns the counts.
 
     Sorted by category, line, and then as in the manifest. retries: in turn, whose rows replace those of the same place
-    in the manifest. ours: called right before the publication, raises if the run is no longer ours. Raises AuditError
-    if the run does not balance.
+    in the manifest. ours: called right before the publication, raises if the run is no longer ours. The digests of what
+    was published go into ``record``, which is the caller's to save. Raises AuditError if the run does not balance.
     """
     schema = result_schema(frozen.extras)
     metadata = file_metadata(record.run_id, record.fingerprint, record.parts["bundle"])
     with scratch() as local:
-        connection = duckdb.connect(str(local / "sort.duckdb"))
-        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-        connection.execute(f"SET temp_directory = '{local / 'spill'}'")
-        connection.execute("SET TimeZone = 'UTC'")
-        _fill(connection, "rows", folder, frozen, schema)
-        for again, frozen_again in retries:
-            _fill(connection, "again", again, frozen_again, schema)
-            # A shard of a retry has a number among the retry's own.
-            connection.execute("UPDATE again SET shard = rows.shard FROM rows WHERE again.row = rows.row")
-            connection.execute("DELETE FROM rows WHERE row IN (SELECT row FROM again)")
-            connection.execute("INSERT INTO rows SELECT * FROM again")
+        connection = database(local)
+        with DigestList(local / "digests") as digests:
+            _fill(connection, "rows", _batches(folder, frozen, schema, digests))
+            for again, frozen_again in retries:
+                _fill(connection, "again", _batches(again, frozen_again, schema, digests))
+                # A shard of a retry has a number among the retry's own.
+                connection.execute("UPDATE again SET shard = rows.shard FROM rows WHERE again.row = rows.row")
+                connection.execute("DELETE FROM rows WHERE row IN (SELECT row FROM again)")
+                connection.execute("INSERT INTO rows SELECT * FROM again")
         _check_balance(connection, record, frozen)
-        counts = _counts(connection)
+        counts = count_rows(connection)
         target = local / "published"
         ordered = connection.sql(
             "SELECT * EXCLUDE (row) FROM rows ORDER BY category NULLS LAST, line NULLS LAST, row"
@@ -60,28 +61,39 @@ def commit(
             writer.add_key_value_metadata(metadata)
         connection.close()
         ours()
+        upload(local / "digests", folder.digests)
         upload(target, folder.results)
+        record.published = Published(table=FileDigest.of(target), digests=FileDigest.of(local / "digests"))
     return counts
 
 
-def _fill(
-    connection: duckdb.DuckDBPyConnection, table: str, folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema
-) -> None:
-    batches = pa.RecordBatchReader.from_batches(
-        pa.schema([*schema, pa.field("row", pa.int64())]), _batches(folder, frozen, schema)
-    )
-    connection.register("batches", batches)
+def database(folder: Path) -> duckdb.DuckDBPyConnection:
+    """A DuckDB of our own with bounded memory; what does not fit goes into files in ``folder``."""
+    connection = duckdb.connect(str(folder / "rows.duckdb"))
+    connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+    connection.execute(f"SET temp_directory = '{folder / 'spill'}'")
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def _fill(connection: duckdb.DuckDBPyConnection, table: str, batches: Iterator[pa.RecordBatch]) -> None:
+    first = next(batches)  # no manifest, and no retry, is empty
+    reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], batches))
+    connection.register("batches", reader)
     connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM batches")
     connection.unregister("batches")
 
 
-def _batches(folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    columns = [*schema.names, "row"]
+def _batches(
+    folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema, digests: DigestList
+) -> Iterator[pa.RecordBatch]:
+    schema = pa.schema([*schema, pa.field("row", pa.int64())])
     for shard in frozen.shards:
         uri = join(folder.shards, shard_name(shard.index))
-        with filesystem(uri).open(path_of(uri)) as file:
-            table = pq.read_table(file, columns=columns)
-        yield from table.select(columns).cast(pa.schema([*schema, pa.field("row", pa.int64())])).to_batches()
+        data = read_bytes(uri)
+        digests.add(below(folder.uri, uri), data)
+        table = pq.read_table(pa.BufferReader(data), columns=schema.names)
+        yield from table.select(schema.names).cast(schema).to_batches()
 
 
 def _check_balance(connection: duckdb.DuckDBPyConnection, record: RunRecord, frozen: FrozenManifest) -> None:
@@ -96,7 +108,9 @@ def _check_balance(connection: duckdb.DuckDBPyConnection, record: RunRecord, fro
         )
 
 
-def _counts(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+def count_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """The counts of run.json, from result rows in the table or view ``rows``."""
+
     def pairs(sql: str) -> dict[str, int]:
         return {str(key): int(count) for key, count in connection.execute(sql).fetchall()}
 

@@ -22,6 +22,7 @@ from jobs.audit.load import LOADED
 from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record
 from jobs.audit.results import RESERVED
 from jobs.audit.write import shard_name
+from jobs.machine import cpu_name
 from jobs.storage import download, exists, filesystem, join, listing, path_of, scratch, upload
 from manifests.freeze import FrozenManifest, freeze, read_shard
 from manifests.schema import ManifestError
@@ -127,6 +128,7 @@ def new_run(
         results=folder.results,
         created_at=now(),
         warnings=list(bundle.warnings),
+        cpu=cpu_name(),
     )
     record.save(folder)
     return record, frozen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from datetime import UTC, datetime
 from functools import cache
@@ -15,7 +16,8 @@ import PIL
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from jobs.audit.exits import FAILED, USAGE, AuditError
+from jobs.audit.config import NAME
+from jobs.audit.exits import FAILED, AuditError
 from jobs.storage import join, normal, read_bytes, write_bytes
 
 State = Literal["running", "interrupted", "failed", "committed"]
@@ -31,22 +33,22 @@ class RunFolder:
         self.record = join(self.uri, "run.json")
         self.manifest = join(self.uri, "manifest")
         self.shards = join(self.uri, "shards")
+        self.digests = join(self.uri, "digests.parquet")
         self.success = join(self.uri, "_SUCCESS")
         self.lock = join(self.uri, "lock.json")
         self.results = join(output, "results", f"run_date={run_date}", f"{name}.parquet")
         self.heatmaps = join(output, "heatmaps", f"run_date={run_date}", name)
 
     @classmethod
-    def of(cls, uri: str) -> RunFolder:
-        """The run at ``<output>/runs/<date>/<name>``. Raises AuditError if the URI is not of that form."""
-        head, _, name = normal(uri).rpartition("/")
-        head, _, run_date = head.rpartition("/")
-        output, _, runs = head.rpartition("/")
-        if runs != "runs" or not output:
-            raise AuditError(USAGE, f"{uri}: not the folder of a run; name it as <output>/runs/<date>/<name>")
+    def at(cls, uri: str) -> RunFolder:
+        """The run whose folder is ``<output>/runs/<date>/<name>``. Raises ValueError for any other address."""
+        output, _, rest = normal(uri).rpartition("/runs/")
+        run_date, _, name = rest.partition("/")
+        if not output or not NAME.fullmatch(name) or not re.fullmatch(r"\d{4}-\d\d-\d\d", run_date):
+            raise ValueError(f"{uri} is not the folder of a run: give <output>/runs/<date>/<name>")
         return cls(output, run_date, name)
 
-    def published(self, version: int) -> str:
+    def earlier(self, version: int) -> str:
         """Where an earlier version of the results is kept, from 1."""
         return join(self.uri, "versions", f"{version:04d}.parquet")
 
@@ -58,10 +60,39 @@ class RunFolder:
         return folder
 
 
+class FileDigest(BaseModel):
+    """A file as it was written: size in bytes, SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileDigest:
+        """Of a file on this machine. Raises FileNotFoundError."""
+        with open(path, "rb") as file:
+            return cls(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+class Published(BaseModel):
+    """What the last publication of a run wrote; the next one replaces it.
+
+    table: the published table. digests: ``digests.parquet`` in the run's folder, which lists the shard files with size
+    and SHA-256; in run.json that list would grow with the manifest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: FileDigest
+    digests: FileDigest
+
+
 class RunRecord(BaseModel):
     """The content of run.json. parts: what the fingerprint is made of. frozen: the frozen manifest's shard plan.
 
     retries: of each retry that was committed, its frozen rows and what became of them; it made version 2 and so on.
+    cpu: of the machine that began the run. published: None until it is committed, and in runs of older versions.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -87,6 +118,8 @@ class RunRecord(BaseModel):
     retries: list[dict[str, Any]] = Field(default_factory=list)
     exit_code: int | None = None
     exit_reason: str | None = None
+    cpu: str | None = None
+    published: Published | None = None
 
     def save(self, folder: RunFolder) -> None:
         """Write run.json."""

@@ -42,7 +42,10 @@ def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = N
     Raises AuditError: also if there is no such run, or it is not committed.
     """
     watcher = watcher or Watcher()
-    folder = RunFolder.of(run)
+    try:
+        folder = RunFolder.at(run)
+    except ValueError as error:
+        raise AuditError(exits.USAGE, str(error)) from error
     with on_cluster(), RunLock(folder.lock) as lock:
         record = read_record(folder)
         if record is None or not exists(folder.success):
@@ -90,9 +93,9 @@ def _retried(
     bundle, precision, device = models
     work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance)
     version = len(record.retries) + 1
-    if not exists(folder.published(version)):  # else this retry was killed after it: the results may be the new ones
+    if not exists(folder.earlier(version)):  # else this retry was killed after it: the results may be the new ones
         lock.check()
-        copy(folder.results, folder.published(version))
+        copy(folder.results, folder.earlier(version))
     before = record.counts
     retries = [(folder.retry(i), FrozenManifest.from_dict(one["frozen"])) for i, one in enumerate(record.retries, 2)]
     record.counts = commit(folder, record, whole, [*retries, (folder.retry(version + 1), plan.frozen)], ours=lock.check)

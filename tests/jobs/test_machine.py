@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import psutil
@@ -10,7 +11,7 @@ import pytest
 
 from jobs import cluster_session, machine
 from jobs.cluster_session import store_bytes
-from jobs.machine import cores, memory
+from jobs.machine import cores, cpu_name, memory
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,10 @@ def test_the_object_store_follows_the_machine(
     monkeypatch.setattr(cluster_session, "cores", lambda: count)
     monkeypatch.setattr(cluster_session, "memory", lambda: gib * 2**30)
     assert store_bytes(held * 2**20) // 2**20 == mib
+
+
+def test_the_name_of_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
+    assert cpu_name() == platform.machine()
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel\t\t: 17\nmodel name\t: A CPU 9\nmodel name\t: Another\n")
+    assert cpu_name() == "A CPU 9"

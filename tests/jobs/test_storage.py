@@ -31,6 +31,7 @@ from jobs.storage import (
     is_local,
     join,
     listing,
+    names_below,
     normal,
     parent,
     path_of,
@@ -300,6 +301,8 @@ def test_listing(place: str) -> None:
         assert abs(datetime.now(UTC) - entry.last_modified) < timedelta(minutes=2)
     assert list(listing(place + "/")) == found
     assert names(join(place, "a")) == ["deep/er/x.png", "z.png"]
+    assert sorted(names_below(place)) == sorted(names_below(place + "/")) == sorted(contents)
+    assert sorted(names_below(join(place, "a"))) == ["deep/er/x.png", "z.png"]
 
 
 def test_a_listing_is_of_now(place: str) -> None:
@@ -311,8 +314,9 @@ def test_a_listing_is_of_now(place: str) -> None:
 
 
 def test_listings_of_nothing_are_empty(place: str) -> None:
-    assert list(listing(place)) == []
+    assert list(listing(place)) == list(names_below(place)) == []
     write_bytes(join(place, "file"), b"1")
+    assert list(names_below(join(place, "fi"))) == []
     assert list(listing(join(place, "absent"))) == []
     assert list(listing(join(place, "file"))) == []
     assert list(listing(join(place, "fi"))) == []

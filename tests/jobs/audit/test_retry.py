@@ -16,12 +16,12 @@ from jobs.audit import exits
 from jobs.audit import retry as module
 from jobs.audit.config import AuditConfig, ErrorBudget
 from jobs.audit.exits import AuditError
-from jobs.audit.record import RunFolder
 from jobs.audit.retry import retry_failed
 from jobs.audit.run import Outcome, audit
 from jobs.cluster_session import ray_session
 from jobs.demo.server import s3_server
 from jobs.storage import filesystem, listing, path_of, read_bytes, upload
+from jobs.verify.run import Settings, verify
 from tests.faults.proxy import Fault, FaultyServer, faulty_server
 from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS
 from tests.jobs.audit.tables import published, stable
@@ -117,6 +117,8 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
     undisturbed = comparable(published(run[0]))
     assert len(undisturbed) == ROWS
     assert rows(RESULTS) == undisturbed
+    found = verify(Settings(RUN, sample=0))
+    assert [(check.name, check.status, check.said) for check in found.checks if check.status != "ok"] == []
     names = [entry.relative_path for entry in listing("s3://line/out/results")]
     assert names == ["run_date=2026-01-02/audit.parquet"]
 
@@ -133,7 +135,7 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
     ("run", "said"),
     [
         ("s3://line/out/runs/2026-01-02/none", "there is no such run"),
-        ("s3://line/out/results", "not the folder of a run"),
+        ("s3://line/out/results", "is not the folder of a run"),
         ("s3://line/out/runs/2026-01-02/begun", "not committed"),
     ],
 )
@@ -155,12 +157,3 @@ def test_another_bundle_is_refused(endpoint: FaultyServer, tmp_path: Path) -> No
     with pytest.raises(AuditError, match=r"bundle: .* then, .* now") as caught:
         retry_failed(RUN, {"bundle": str(other)})
     assert caught.value.code == exits.USAGE
-
-
-@pytest.mark.parametrize(
-    "uri", ["runs/2026-01-02/audit", "/out/runs/2026-01-02/audit/", "s3://b/runs/2026-01-02/audit"]
-)
-def test_the_folder_of_a_run_is_taken_apart(uri: str) -> None:
-    folder = RunFolder.of(uri)
-    assert folder.run_id == "2026-01-02/audit"
-    assert folder.record.endswith("/runs/2026-01-02/audit/run.json")

@@ -15,7 +15,9 @@ from jobs.audit.exits import AuditError
 from jobs.audit.run import Outcome, audit, exit_code
 from jobs.cluster_session import ray_session
 from jobs.demo.server import s3_server
-from jobs.storage import StorageAccessError, filesystem, listing, upload
+from jobs.storage import StorageAccessError, delete, filesystem, listing, names_below, upload
+from jobs.verify.command import verify_command
+from jobs.verify.run import Settings, verify
 from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS
 from tests.jobs.audit.tables import published, stable
 
@@ -54,6 +56,7 @@ def test_same_rows_from_s3_as_from_disk(run: tuple[Path, Outcome], s3: str) -> N
     assert names == [
         "results/run_date=2026-01-02/audit.parquet",
         "runs/2026-01-02/audit/_SUCCESS",
+        "runs/2026-01-02/audit/digests.parquet",
         "runs/2026-01-02/audit/manifest/part-00000.parquet",
         "runs/2026-01-02/audit/run.json",
         *parts,
@@ -66,6 +69,21 @@ def test_same_rows_from_s3_as_from_disk(run: tuple[Path, Outcome], s3: str) -> N
         row["error_message"] = None  # it quotes the storage
     assert ours == theirs
     assert audit(config(s3)).scored_shards == 0
+
+
+def test_verification_of_a_run_on_s3(s3: str, capfd: pytest.CaptureFixture[str]) -> None:
+    run = f"{s3}/out/runs/2026-01-02/audit"
+    audit(config(s3))  # there already, unless this test runs alone
+    assert verify_command(Settings(run, sample=3)) == exits.COMMITTED
+    assert "all that was checked holds" in capfd.readouterr().out
+    pictures = sorted(names_below(f"{s3}/out/heatmaps"))
+    assert pictures == [entry.relative_path for entry in listing(f"{s3}/out/heatmaps")]
+    delete(f"{s3}/out/heatmaps/{pictures[0]}")
+    (failed,) = [check for check in verify(Settings(run, sample=0)).checks if check.status == "failed"]
+    assert (failed.name, failed.said) == ("pictures", "1 picture not there")
+    assert failed.examples == (f"{s3}/out/heatmaps/{pictures[0]}",)
+    assert verify_command(Settings("s3://no-such-bucket/out/runs/2026-01-02/audit")) == exits.NO_ACCESS
+    assert verify_command(Settings(f"{s3}/out/runs/2026-01-03/audit")) == exits.USAGE
 
 
 def test_absent_bucket_exits_with_4(s3: str) -> None:
