@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -21,6 +22,7 @@ from jobs.audit.plan import Plan
 from jobs.audit.run import Outcome, Watcher, audit, dry_run, exit_code
 from jobs.audit.summary import print_plan, print_summary
 from jobs.cli import complain, console, note
+from manifests.secrets import redacted
 
 GRACE_SECONDS = 2.0
 
@@ -36,7 +38,7 @@ def run_command(settings: dict[str, Any], max_failed: str, *, dry_run: bool = Fa
     except ValidationError as error:
         for problem in error.errors():
             option = "--" + str(problem["loc"][0]).replace("_", "-")
-            complain(f"{option} {problem['input']}: {problem['msg']}")
+            complain(redacted(f"{option} {problem['input']}: {problem['msg']}"))
         return exits.USAGE
     except ValueError as error:
         complain(str(error))
@@ -54,8 +56,8 @@ def run_command(settings: dict[str, Any], max_failed: str, *, dry_run: bool = Fa
     except Exception as error:
         code = exit_code(error)
         if code == exits.FAILED and not isinstance(error, AuditError):
-            traceback.print_exc()
-        complain(_message(error))
+            print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
+        complain(redacted(_message(error)))
         console.print(f"exit status {code}: {exits.MEANING[code]}", markup=False)
         return code
     print_summary(config, outcome)

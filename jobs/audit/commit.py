@@ -13,7 +13,7 @@ from jobs.audit.exits import FAILED, AuditError
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.results import file_metadata, result_schema
 from jobs.audit.write import shard_name
-from jobs.storage import filesystem, join, path_of, scratch, upload
+from jobs.storage import join, reading, scratch, upload
 from manifests.freeze import FrozenManifest
 
 MEMORY_LIMIT = "1GB"
@@ -57,7 +57,7 @@ def _batches(folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema) -> It
     columns = [*schema.names, "row"]
     for shard in frozen.shards:
         uri = join(folder.shards, shard_name(shard.index))
-        with filesystem(uri).open(path_of(uri)) as file:
+        with reading(uri) as file:
             table = pq.read_table(file, columns=columns)
         yield from table.select(columns).cast(pa.schema([*schema, pa.field("row", pa.int64())])).to_batches()
 
