@@ -42,6 +42,8 @@ class RunLock:
     def __enter__(self) -> RunLock:
         while not create(self.uri, self._content()):
             owner = self._owner()
+            if owner is not None and owner.get("token") == self.token:
+                break  # it was created, but the answer was lost, and the client asked again
             if owner is not None and not _is_stale(owner, self.stale):
                 raise AuditError(
                     LOCKED,
