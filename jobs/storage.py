@@ -234,27 +234,30 @@ def listing(uri: str) -> Iterator[Entry]:
 
 @contextmanager
 def access(uri: str) -> Iterator[None]:
-    """Turn what a storage says when it refuses us into StorageAccessError, naming the URI and the remedy."""
+    """Turn what a storage says when it refuses us into StorageAccessError, naming the URI and the remedy.
+
+    Without its cause, which would be written down with all that the storage said, credentials too.
+    """
     try:
         yield
     except PermissionError as error:
-        raise StorageAccessError(f"{uri}: permission denied ({error}); check credentials and policy") from error
+        raise StorageAccessError(f"{uri}: permission denied ({error}); check credentials and policy") from None
     except FileNotFoundError as error:
         if error_name(error) == "NoSuchBucket" or "bucket does not exist" in str(error).lower():
-            raise StorageAccessError(f"{uri}: the bucket does not exist") from error
+            raise StorageAccessError(f"{uri}: the bucket does not exist") from None
         raise
     except OSError as error:
         if is_credentials_error(error):
             raise StorageAccessError(
                 f"{uri}: credentials refused ({error_name(error)}); renew them and run again"
-            ) from error
+            ) from None
         if not is_local(uri):
-            raise StorageAccessError(f"{uri}: storage does not answer ({error}); a rerun goes on") from error
+            raise StorageAccessError(f"{uri}: storage does not answer ({error}); a rerun goes on") from None
         raise
     except Exception as error:
         # botocore's own errors (no credentials, endpoint unreachable) are no OSErrors.
         if type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
-            raise StorageAccessError(f"{uri}: {type(error).__name__}: {error}") from error
+            raise StorageAccessError(f"{uri}: {type(error).__name__}: {error}") from None
         raise
 
 

@@ -88,7 +88,7 @@ def fetch(uri: str, allowed: AllowList, max_bytes: int, version: str | None = No
             if is_credentials_error(error):
                 raise StorageAccessError(
                     f"{uri}: credentials refused ({error_name(error)}); renew them and run again"
-                ) from error
+                ) from None
             code = classify(error)
             last = THROTTLED_ATTEMPTS if code == "throttled" else ATTEMPTS
             if code not in PASSING or attempt >= last:

@@ -297,7 +297,9 @@ def _abandon(plan: Plan, error: BaseException) -> None:
     interrupted = isinstance(error, KeyboardInterrupt)
     record.state = "interrupted" if interrupted else "failed"
     record.exit_code = exits.INTERRUPTED if interrupted else exit_code(error)
-    record.exit_reason = " ".join(redacted(str(error)).split())[:500] or type(error).__name__
+    record.exit_reason = (
+        " ".join(redacted(str(getattr(error, "cause", None) or error)).split())[:500] or type(error).__name__
+    )
     record.finished_at = now()
     try:
         record.save(plan.folder)
