@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -205,6 +206,8 @@ def test_it_gets_nothing(
         why: list(expected.values()).count(why) for why in set(expected.values())
     }
     assert requests == []
+    assert urllib.request.urlopen(f"http://{address}/", timeout=10).read() == SONG  # it does sing
+    assert len(requests) == 2
     out, err = capfd.readouterr()
     for where, text in [("stdout", out), ("stderr", err), *everything_in(tmp_path / "out")]:
         assert SECRET not in text, where
