@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec import AbstractFileSystem
 
-# An object store answers slowly under load; these bound one request, the callers' retries bound the whole.
+from manifests.secrets import redacted
+
+# An object store answers slowly under load; these bound one request, the callers' retries bound the whole. fsspec's own
+# settings come before them, such as FSSPEC_S3='{"config_kwargs": {"read_timeout": 10}}' in the environment.
 _S3_OPTIONS: dict[str, Any] = {
     "use_listings_cache": False,
     "config_kwargs": {
@@ -37,7 +40,13 @@ _S3 = ("s3", "s3a")
 
 
 class StorageAccessError(Exception):
-    """The storage refuses us as a whole: credentials, permission or bucket. A rerun after repair goes on."""
+    """The storage refuses us as a whole: credentials, permission or bucket. A rerun after repair goes on.
+
+    Its message holds no credentials, whatever the storage said.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(redacted(message))
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ def filesystem(uri: str, *, retrying: bool = True) -> AbstractFileSystem:
     scheme = scheme_of(uri)
     options: dict[str, Any] = {}
     if scheme in _S3:
-        options = _S3_OPTIONS if retrying else _S3_ONCE
+        options = _s3_options(_S3_OPTIONS if retrying else _S3_ONCE)
     elif scheme in ("http", "https"):
         options = {"allow_redirects": False}
     try:
@@ -76,6 +85,14 @@ def filesystem(uri: str, *, retrying: bool = True) -> AbstractFileSystem:
     if scheme in _S3 and not retrying:
         fs.retries = 1
     return fs
+
+
+def _s3_options(ours: Mapping[str, Any]) -> dict[str, Any]:
+    set_outside = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    return {
+        **ours,
+        "config_kwargs": {**ours["config_kwargs"], **set_outside, "retries": ours["config_kwargs"]["retries"]},
+    }
 
 
 def path_of(uri: str) -> str:
@@ -126,6 +143,13 @@ def read_bytes(uri: str) -> bytes:
     """The whole object. Raises FileNotFoundError, StorageAccessError."""
     with access(uri):
         return bytes(filesystem(uri).cat_file(path_of(uri)))
+
+
+@contextmanager
+def reading(uri: str) -> Iterator[BinaryIO]:
+    """The object as a file to read in pieces. Raises FileNotFoundError, StorageAccessError, also while it is read."""
+    with access(uri), filesystem(uri).open(path_of(uri)) as file:
+        yield file
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -258,27 +282,30 @@ def _s3_names(fs: AbstractFileSystem, base: str) -> Iterator[str]:
 
 @contextmanager
 def access(uri: str) -> Iterator[None]:
-    """Turn what a storage says when it refuses us into StorageAccessError, naming the URI and the remedy."""
+    """Turn what a storage says when it refuses us into StorageAccessError, naming the URI and the remedy.
+
+    Without its cause, which would be written down with all that the storage said, credentials too.
+    """
     try:
         yield
     except PermissionError as error:
-        raise StorageAccessError(f"{uri}: permission denied ({error}); check credentials and policy") from error
+        raise StorageAccessError(f"{uri}: permission denied ({error}); check credentials and policy") from None
     except FileNotFoundError as error:
         if error_name(error) == "NoSuchBucket" or "bucket does not exist" in str(error).lower():
-            raise StorageAccessError(f"{uri}: the bucket does not exist") from error
+            raise StorageAccessError(f"{uri}: the bucket does not exist") from None
         raise
     except OSError as error:
         if is_credentials_error(error):
             raise StorageAccessError(
                 f"{uri}: credentials refused ({error_name(error)}); renew them and run again"
-            ) from error
+            ) from None
         if not is_local(uri):
-            raise StorageAccessError(f"{uri}: storage does not answer ({error}); a rerun goes on") from error
+            raise StorageAccessError(f"{uri}: storage does not answer ({error}); a rerun goes on") from None
         raise
     except Exception as error:
         # botocore's own errors (no credentials, endpoint unreachable) are no OSErrors.
         if type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
-            raise StorageAccessError(f"{uri}: {type(error).__name__}: {error}") from error
+            raise StorageAccessError(f"{uri}: {type(error).__name__}: {error}") from None
         raise
 
 

@@ -32,6 +32,7 @@ MALFORMED_VALUE = "malformed_value"
 NOT_UTF8 = "not_utf8"
 URI_TOO_LONG = "uri_too_long"
 CONTROL_CHARACTER = "control_character"
+CREDENTIALS_IN_URI = "credentials_in_uri"
 DUPLICATE = "duplicate"
 PROBLEM_CODES = (
     EMPTY_URI,
@@ -40,6 +41,7 @@ PROBLEM_CODES = (
     NOT_UTF8,
     URI_TOO_LONG,
     CONTROL_CHARACTER,
+    CREDENTIALS_IN_URI,
     DUPLICATE,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -23,6 +24,7 @@ from jobs.audit.retry import retry_failed
 from jobs.audit.run import Outcome, Watcher, audit, dry_run, exit_code
 from jobs.audit.summary import print_plan, print_retry, print_summary
 from jobs.cli import complain, console, note
+from manifests.secrets import redacted
 
 GRACE_SECONDS = 2.0
 
@@ -71,7 +73,7 @@ def _ended(run: Callable[[], int]) -> int:
     except ValidationError as error:
         for problem in error.errors():
             option = "--" + str(problem["loc"][0]).replace("_", "-")
-            complain(f"{option} {problem['input']}: {problem['msg']}")
+            complain(redacted(f"{option} {problem['input']}: {problem['msg']}"))
         return exits.USAGE
     except KeyboardInterrupt:
         complain("interrupted; the same command resumes the run")
@@ -83,8 +85,8 @@ def _ended(run: Callable[[], int]) -> int:
     except Exception as error:
         code = exit_code(error)
         if code == exits.FAILED and not isinstance(error, AuditError):
-            traceback.print_exc()
-        complain(_message(error))
+            print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
+        complain(redacted(_message(error)))
         console.print(f"exit status {code}: {exits.MEANING[code]}", markup=False)
         if isinstance(error, Stalled):
             _leave_soon(code)  # Ray may not end either

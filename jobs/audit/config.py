@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from anomaly_core.features import BackboneForm
-from jobs.storage import normal
+from jobs.storage import normal, scheme_of
+from manifests.secrets import without_secrets
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -97,7 +98,17 @@ class AuditConfig(BaseModel):
     def _one_spelling(cls, value: str) -> str:
         if not value:
             raise ValueError("must not be empty")
+        _without_credentials(value)
         return normal(value)
+
+    @field_validator("allow")
+    @classmethod
+    def _real_places(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in prefixes:
+            _without_credentials(prefix)
+            if scheme_of(prefix) != "file" and not prefix.partition("://")[2].strip("/"):
+                raise ValueError(f"name a bucket or a host: {prefix} alone would allow all there are")
+        return prefixes
 
     @field_validator("run_date", mode="before")
     @classmethod
@@ -120,6 +131,11 @@ class AuditConfig(BaseModel):
         """The settings that change a result, for the fingerprint."""
         names = ("heatmaps", "limit", "allow", "trust_declared", "min_confidence", "max_bytes", "max_pixels")
         return {name: self.model_dump(mode="json")[name] for name in names}
+
+
+def _without_credentials(uri: str) -> None:
+    if without_secrets(uri) != uri:
+        raise ValueError("credentials in an address would be written down; give them to the environment instead")
 
 
 def _not_negative(value: int) -> int:

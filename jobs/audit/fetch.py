@@ -5,14 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
+import stat
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsspec.asyn import sync
 
 from jobs.access import AllowList, NotAllowed
+from jobs.audit.pace import Pace
 from jobs.storage import StorageAccessError, error_name, filesystem, is_credentials_error, is_local, path_of, scheme_of
+from manifests.secrets import redacted
 
-ATTEMPTS = 5
-FIRST_WAIT_SECONDS = 0.2
+# Of an image whose storage is throttled more often: what it refuses now it gives in a minute.
+ATTEMPTS, THROTTLED_ATTEMPTS = 5, 8
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 20.0
+# Of one answer from first to last byte. The client's own time limit is for silence, and a body may come in drops.
+READ_SECONDS = 300.0
 _THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded", "503", "429"}
 _SERVER = {"InternalError", "ServiceUnavailable", "500", "502", "504"}
 _MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}
@@ -30,15 +41,21 @@ _CUT = {
     "ClientOSError",
     "EndpointConnectionError",
 }
+_CHANGED = {"PreconditionFailed", "412"}
 PASSING = frozenset({"throttled", "timeout", "connection_cut", "server_error"})
+OVERLOADED = frozenset({"throttled", "timeout", "server_error"})
+_PACE = Pace()
+# Where Linux says which file a descriptor is of; other systems check the last name only.
+_OPENED = Path("/proc/self/fd")
+_ETAG = re.compile(r"[!#-~]+")
 
 
 class FetchError(Exception):
     """An image whose bytes could not be had. code: one word; attempts: how often they were asked for."""
 
     def __init__(self, code: str, message: str, attempts: int):
-        super().__init__(message)
-        self.code, self.message, self.attempts = code, message, attempts
+        self.code, self.message, self.attempts = code, redacted(message), attempts
+        super().__init__(self.message)
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,11 @@ class Fetched:
     attempts: int
 
 
-def fetch(uri: str, allowed: AllowList, max_bytes: int, version: str | None = None) -> Fetched:
-    """Read one object, on S3 its version if one is named; errors that can pass are retried, with jittered waits.
+def fetch(uri: str, allowed: AllowList, max_bytes: int, version: str | None = None, etag: str | None = None) -> Fetched:
+    """Read one object; errors that can pass are retried, with exponential waits in full jitter.
+
+    On S3 its version if one is named, else the object only if it still has the ETag, if that is named. Elsewhere
+    neither means anything.
 
     Raises FetchError for an error of this object, StorageAccessError if our credentials are refused.
     """
@@ -58,18 +78,22 @@ def fetch(uri: str, allowed: AllowList, max_bytes: int, version: str | None = No
         target = allowed.resolve(uri)
     except NotAllowed as error:
         raise FetchError("not_allowed", str(error), 0) from error
-    for attempt in range(1, ATTEMPTS + 1):
+    conditions = _conditions(version, etag) if scheme_of(target) in ("s3", "s3a") else {}
+    for attempt in range(1, THROTTLED_ATTEMPTS + 1):
         try:
-            data = _read(target, max_bytes + 1, version)
+            data = _at_our_pace(target, max_bytes + 1, conditions)
+        except NotAllowed as error:
+            raise FetchError("not_allowed", str(error), attempt) from error
         except Exception as error:
             if is_credentials_error(error):
                 raise StorageAccessError(
                     f"{uri}: credentials refused ({error_name(error)}); renew them and run again"
-                ) from error
+                ) from None
             code = classify(error)
-            if code not in PASSING or attempt == ATTEMPTS:
-                raise FetchError(code, f"{error_name(error)}: {error}"[:300], attempt) from error
-            time.sleep(random.uniform(0, FIRST_WAIT_SECONDS * 2**attempt))
+            last = THROTTLED_ATTEMPTS if code == "throttled" else ATTEMPTS
+            if code not in PASSING or attempt >= last:
+                raise FetchError(code, _told(code, error), attempt) from error
+            time.sleep(random.uniform(0, min(FIRST_WAIT_SECONDS * 2**attempt, LONGEST_WAIT_SECONDS)))
             continue
         if len(data) > max_bytes:
             raise FetchError("too_many_bytes", f"larger than the cap of {max_bytes:,} bytes", attempt)
@@ -88,6 +112,8 @@ def classify(error: BaseException) -> str:
         return "missing_object"
     if isinstance(error, PermissionError) or name in _DENIED:
         return "access_denied"
+    if name in _CHANGED:
+        return "object_changed"
     if name in _THROTTLED:
         return "throttled"
     if name in _SERVER:
@@ -101,16 +127,74 @@ def classify(error: BaseException) -> str:
     return "fetch_failed"
 
 
-def _read(uri: str, count: int, version: str | None = None) -> bytes:
+def _told(code: str, error: Exception) -> str:
+    if code == "object_changed":
+        return "overwritten since the manifest was made: its ETag is another one; make the manifest anew"
+    return redacted(f"{error_name(error)}: {error}")[:300]
+
+
+def _at_our_pace(uri: str, count: int, conditions: dict[str, str]) -> bytes:
+    with _PACE.request() as began:
+        try:
+            data = _read(uri, count, conditions)
+        except Exception as error:
+            if classify(error) in OVERLOADED:
+                _PACE.overloaded(began)
+            raise
+        _PACE.good()
+        return data
+
+
+def _read(uri: str, count: int, conditions: dict[str, str]) -> bytes:
     if is_local(uri):
-        with open(path_of(uri), "rb") as file:
-            # Asked for the whole cap, Python maps so much for every file, which costs as much as reading it.
-            size = os.fstat(file.fileno()).st_size  # zero for a pipe, and on some file systems that do not know it
-            return file.read(min(count, size + 1) if size else count)
+        return _read_local(path_of(uri), count)
+    fs, path = filesystem(uri, retrying=False), path_of(uri)
     try:
-        chosen = {"version_id": version} if version and scheme_of(uri) in ("s3", "s3a") else {}
-        return bytes(filesystem(uri, retrying=False).cat_file(path_of(uri), start=0, end=count, **chosen))
+        if scheme_of(uri) in ("s3", "s3a"):
+            return bytes(sync(fs.loop, _get, fs, path, count, conditions, timeout=READ_SECONDS))
+        return bytes(fs.cat_file(path, start=0, end=count))
     except Exception as error:
         if error_name(error) in ("InvalidRange", "416"):  # a range of an empty object cannot be satisfied
             return b""
         raise
+
+
+async def _get(fs: Any, path: str, count: int, conditions: dict[str, str]) -> bytes:
+    # s3fs's own cat_file knows no conditions; with them an object that was overwritten costs no further request.
+    bucket, key, _ = fs.split_path(path)
+    answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, Range=f"bytes=0-{count - 1}", **conditions)
+    try:
+        data: bytes = await answer["Body"].read()
+        return data
+    finally:
+        answer["Body"].close()
+
+
+def _conditions(version: str | None, etag: str | None) -> dict[str, str]:
+    if version:
+        return {"VersionId": version}
+    plain = (etag or "").strip().strip('"')
+    if not plain:
+        return {}
+    if not _ETAG.fullmatch(plain):
+        raise FetchError("object_changed", f"no object has an ETag such as the manifest names, {plain[:100]!r}", 0)
+    return {"IfMatch": f'"{plain}"'}
+
+
+def _read_local(path: str, count: int) -> bytes:
+    # A link put in the place of what was checked is not followed, and a pipe is not waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(f"{path} is a folder")
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{path} is no file but a pipe, a socket or a device")
+        if _OPENED.is_dir() and os.readlink(_OPENED / str(descriptor)) != path:
+            raise NotAllowed(f"{path} was moved, or a folder above it replaced, while it was opened")
+        with open(descriptor, "rb", closefd=False) as file:
+            # Asked for the whole cap, Python maps so much for every file, which costs as much as reading it.
+            size = found.st_size  # zero on some file systems that do not know it
+            return file.read(min(count, size + 1) if size else count)
+    finally:
+        os.close(descriptor)

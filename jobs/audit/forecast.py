@@ -76,7 +76,7 @@ def forecast(
     for row in rows:
         start, spent = time.perf_counter(), time.process_time()
         try:
-            data = fetch(row["uri"], allowed, config.max_bytes, row["version_id"]).data
+            data = fetch(row["uri"], allowed, config.max_bytes, row["version_id"], row["etag"]).data
             fetched = time.perf_counter() - start
             pictures.append(decode(data, limits, bundle.preprocessing).pixels)
         except (FetchError, ImageError) as error:
@@ -106,7 +106,7 @@ def _sample(frozen: FrozenManifest, parts: Path) -> list[dict[str, str]]:
     each = -(-SAMPLE // len(shards))
     rows: list[dict[str, str]] = []
     for shard in shards:
-        table = read_shard(parts / shard.part, shard.row_group).select(["uri", "version_id", "problem_code"])
+        table = read_shard(parts / shard.part, shard.row_group).select(["uri", "version_id", "etag", "problem_code"])
         rows += [row for row in table.to_pylist() if row["problem_code"] is None][:each]
     return rows[:SAMPLE]
 

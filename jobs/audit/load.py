@@ -20,18 +20,17 @@ import ray
 
 from anomaly_core.preprocess import Decoded, ImageError, Limits, Preprocessing, decode
 from jobs.access import AllowList
+from jobs.audit.breaker import Breaker, first_images
 from jobs.audit.child import DecodingChild
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import Meter
 from jobs.audit.orphans import end_with_parent
 from jobs.audit.turns import turn
-from jobs.storage import StorageAccessError, filesystem, join, path_of
+from jobs.storage import join, reading
 from manifests.freeze import read_shard
 
 # Images that are decoded in one turn: about as long as the other stages' turns.
 DECODED_AT_ONCE = 3
-# When this many images of a shard are denied one after the other, it is the prefix, not the image.
-DENIED_IN_A_ROW = 20
 
 LOADED = (
     pa.field("sha256", pa.string()),
@@ -75,17 +74,23 @@ class Load:
         (shard,) = descriptor.to_pylist()
         meter = Meter()
         attempt = ray.get(self.registry.begin.remote(shard["shard"]))
-        with filesystem(self.settings.manifest_uri).open(
-            path_of(join(self.settings.manifest_uri, shard["part"]))
-        ) as file:
+        part = join(self.settings.manifest_uri, shard["part"])
+        with reading(part) as file:
             rows = read_shard(file, shard["row_group"])
         if len(rows) != shard["rows"]:
             raise RuntimeError(
                 f"shard {shard['shard']}: {len(rows)} rows in the frozen manifest, {shard['rows']} planned"
             )
         # Not the further columns: they are carried as they are, and a strange value in them is nobody's business here.
-        wanted = rows.select(["uri", "version_id", "problem_code", "problem_message"]).to_pylist()
-        loaded = list(self._images(wanted, careful=attempt > 1))
+        wanted = rows.select(["uri", "version_id", "etag", "problem_code", "problem_message"]).to_pylist()
+        breaker = Breaker(self.settings.allowed, self.registry, partial(first_images, part))
+        loaded = []
+        for row, result in zip(wanted, self._images(wanted, careful=attempt > 1), strict=True):
+            if row["problem_code"] is None:
+                failed = result if result["error_stage"] == "fetch" else {}
+                breaker.saw((row["uri"], row["version_id"]), failed.get("error_code"), failed.get("error_message"))
+            loaded.append(result)
+        breaker.end()
         table = pa.Table.from_pylist(loaded, schema=pa.schema(LOADED))
         for field in LOADED:
             rows = rows.append_column(field, table[field.name])
@@ -93,7 +98,6 @@ class Load:
         return rows
 
     def _images(self, rows: list[dict[str, Any]], careful: bool) -> Iterator[dict[str, Any]]:
-        denied = 0
         child = DecodingChild(self._decoder()) if careful else None
         pool, decoder = ThreadPoolExecutor(self.settings.threads), ThreadPoolExecutor(1)
         fetched = _ahead(pool, self._bytes, rows, self.settings.threads)
@@ -103,14 +107,7 @@ class Load:
                 results = (self._decode(f.result(), child) for f in fetched)
             else:
                 results = self._in_time(_ahead(decoder, self._decode_in_turn, in_lots(fetched, DECODED_AT_ONCE), 1))
-            for result in results:
-                denied = denied + 1 if result["error_code"] == "access_denied" else 0
-                if denied >= DENIED_IN_A_ROW:
-                    raise StorageAccessError(
-                        f"{denied} images one after the other were denied, the last: {result['error_message']}; "
-                        "check the permissions of this prefix"
-                    )
-                yield result
+            yield from results
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             decoder.shutdown(wait=False, cancel_futures=True)
@@ -152,7 +149,9 @@ class Load:
             _fail(result, "manifest", row["problem_code"], row["problem_message"])
             return None, result
         try:
-            fetched = fetch(row["uri"], self.settings.allowed, self.settings.limits.max_bytes, row["version_id"])
+            fetched = fetch(
+                row["uri"], self.settings.allowed, self.settings.limits.max_bytes, row["version_id"], row["etag"]
+            )
         except FetchError as error:
             result["attempts"] = error.attempts
             _fail(result, "fetch", error.code, error.message)

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from jobs.audit.exits import LOCKED, AuditError
-from jobs.storage import create, delete, parent, prune, read_bytes, write_bytes
+from jobs.storage import StorageAccessError, create, delete, parent, prune, read_bytes, write_bytes
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
@@ -43,6 +43,8 @@ class RunLock:
     def __enter__(self) -> RunLock:
         while not create(self.uri, self._content()):
             owner = self._owner()
+            if owner is not None and owner.get("token") == self.token:
+                break  # it was created, but the answer was lost, and the client asked again
             if owner is not None and not _is_stale(owner, self.stale):
                 raise AuditError(
                     LOCKED,
@@ -59,6 +61,15 @@ class RunLock:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        try:
+            self._release()
+        except StorageAccessError as second:
+            if error is None:
+                raise
+            # The run ends for its own reason; whoever comes next finds a lock whose owner is dead.
+            print(f"line-audit: the run's lock could not be released: {second}", flush=True)
+
+    def _release(self) -> None:
         owner = self._owner()
         if owner is not None and owner.get("token") == self.token:
             delete(self.uri)

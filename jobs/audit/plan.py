@@ -23,7 +23,7 @@ from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, n
 from jobs.audit.results import RESERVED
 from jobs.audit.write import shard_name
 from jobs.machine import cpu_name
-from jobs.storage import download, exists, filesystem, join, listing, path_of, scratch, upload
+from jobs.storage import download, exists, join, listing, reading, scratch, upload
 from manifests.freeze import FrozenManifest, freeze, read_shard
 from manifests.schema import ManifestError
 
@@ -187,7 +187,7 @@ def missing_shards(folder: RunFolder, record: RunRecord, frozen: FrozenManifest)
 def _is_good(folder: RunFolder, record: RunRecord, shard: int, rows: int) -> bool:
     uri = join(folder.shards, shard_name(shard))
     try:
-        with filesystem(uri).open(path_of(uri)) as file:
+        with reading(uri) as file:
             footer = pq.read_metadata(file)
     except pa.ArrowInvalid:
         return False

@@ -42,7 +42,8 @@ class Registry:
     """Says which actors own a category, and creates actors when they are needed.
 
     It belongs to the driver: actors that the extractor created would die with the extractor, detached ones would
-    outlive the job. It also counts attempts at shards and what the stages spend.
+    outlive the job. It also counts attempts at shards and what the stages spend, and remembers an
+    image that each storage gave.
     """
 
     def __init__(self, settings: ScorerSettings, bundle: list[Any], cae_files: dict[str, Any]):
@@ -57,6 +58,7 @@ class Registry:
         self.attempts: Counter[int] = Counter()
         self.begun_at: dict[int, float] = {}
         self.spent_by_stage: dict[str, Spent] = {}
+        self.images_read: dict[str, tuple[str, str | None]] = {}
         self.lock = threading.Lock()
 
     def start_first(self) -> None:
@@ -97,6 +99,16 @@ class Registry:
             self.attempts[shard] += 1
             self.begun_at[shard] = time.time()
             return self.attempts[shard]
+
+    def read(self, place: str, image: tuple[str, str | None]) -> None:
+        """Remember an image (uri, version) that could be read from a storage."""
+        with self.lock:
+            self.images_read[place] = image
+
+    def readable(self) -> dict[str, tuple[str, str | None]]:
+        """By storage, an image that was read from it in this run."""
+        with self.lock:
+            return dict(self.images_read)
 
     def spent(self, stage: str, spent: Spent) -> None:
         """Add to what a stage has spent."""

@@ -11,6 +11,7 @@ import numpy as np
 from anomaly_core.heatmap import heatmap, overlay, png, relative_map
 from anomaly_core.preprocess import SIZE
 from jobs.storage import StorageAccessError, join, write_bytes
+from manifests.secrets import redacted
 
 WRITERS = 8
 
@@ -54,4 +55,4 @@ def _pictures(row: dict[str, Any], folder: str) -> None:
     except StorageAccessError:
         raise
     except Exception as error:  # whatever it was, the score stands: it is told in the row
-        row["render_error"] = f"{type(error).__name__}: {error}"[:300]
+        row["render_error"] = redacted(f"{type(error).__name__}: {error}")[:300]

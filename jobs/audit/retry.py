@@ -28,7 +28,7 @@ from jobs.audit.plan import Plan, check_same, missing_shards, parts_of
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
 from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened
 from jobs.audit.work import work
-from jobs.storage import copy, exists, filesystem, join, path_of, read_bytes, scratch, upload, write_bytes
+from jobs.storage import copy, exists, join, read_bytes, scratch, upload, write_bytes
 from manifests.freeze import FrozenManifest, read_shard, refreeze
 
 # Bad data stays bad, and an object that is not there was not there; a permission may have been given meanwhile.
@@ -137,7 +137,7 @@ def _plan(folder: RunFolder, record: RunRecord, whole: FrozenManifest) -> Plan |
 
 def _failed(folder: RunFolder) -> dict[int, set[str]]:
     """The image_ids of the rows whose error can pass, by shard."""
-    with filesystem(folder.results).open(path_of(folder.results)) as file:
+    with reading(folder.results) as file:
         table = pq.read_table(file, columns=["shard", "image_id", "status", "error_code"])
     passing = pc.and_(pc.equal(table["status"], "failed"), pc.is_in(table["error_code"], pa.array(sorted(RETRIED))))
     found: dict[int, set[str]] = {}
@@ -152,7 +152,7 @@ def _rows(folder: RunFolder, frozen: FrozenManifest, failed: dict[int, set[str]]
         if shard.index not in failed:
             continue
         uri = join(folder.manifest, shard.part)
-        with filesystem(uri).open(path_of(uri)) as file:
+        with reading(uri) as file:
             rows = read_shard(file, shard.row_group)
         named = pc.is_in(rows["image_id"], pa.array(sorted(failed[shard.index])))
         yield from rows.filter(pc.and_(named, pc.is_null(rows["problem_code"]))).to_batches()

@@ -38,6 +38,7 @@ from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import joins_cluster, ray_session
 from jobs.storage import StorageAccessError, exists, scratch, write_bytes
 from manifests.freeze import FrozenManifest
+from manifests.secrets import redacted
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,9 @@ def _abandon(plan: Plan, error: BaseException) -> None:
     interrupted = isinstance(error, KeyboardInterrupt)
     record.state = "interrupted" if interrupted else "failed"
     record.exit_code = exits.INTERRUPTED if interrupted else code
-    record.exit_reason = " ".join(str(error).split())[:500] or type(error).__name__
+    record.exit_reason = (
+        " ".join(redacted(str(getattr(error, "cause", None) or error)).split())[:500] or type(error).__name__
+    )
     record.finished_at = now()
     try:
         record.save(plan.folder)

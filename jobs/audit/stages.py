@@ -116,6 +116,7 @@ def chain(
     context.target_max_block_size = None  # a number would split a shard above it over several blocks
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # the exit code depends on it; wrapped, it arrives without its cause
     # It advises to set the memory of stages, which nobody who runs the job can; how much they need is bounded here.
     context.issue_detectors_config.high_memory_detector_config.detection_time_interval_s = -1
     with warnings.catch_warnings():

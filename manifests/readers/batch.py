@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.readers.values import PARSERS, BadValue
 from manifests.schema import (
     CONTROL_CHARACTER,
+    CREDENTIALS_IN_URI,
     EMPTY_URI,
     KNOWN_COLUMNS,
     MALFORMED_ROW,
@@ -22,6 +24,7 @@ from manifests.schema import (
     batch_schema,
     printable,
 )
+from manifests.secrets import SUSPECT, redacted, without_secrets
 
 MAX_ROWS = 65_536
 MAX_BYTES = 32 * 2**20  # of text in one batch, so that long rows do not cost memory either
@@ -48,8 +51,9 @@ def assemble(
     in the file row i of the batch is, such as "line 7".
     """
     columns = dict(columns)
-    uri = columns["uri"]
-    uri_problems = _judge(uri, where)
+    uri, uri_problems = _without_secrets(columns["uri"], where)
+    columns["uri"] = uri
+    uri_problems |= _judge(uri, where)
     too_long = pc.greater(pc.utf8_length(uri), MAX_URI)
     if pc.any(too_long).as_py():
         columns["uri"] = pc.if_else(too_long, pc.utf8_slice_codeunits(uri, 0, MAX_URI), uri)
@@ -57,12 +61,26 @@ def assemble(
     messages: list[str | None] = [None] * rows
     for found in (value_problems, uri_problems, row_problems):  # the later wins
         for i, problem in found.items():
-            codes[i], messages[i] = problem.code, printable(problem.message)
+            codes[i], messages[i] = problem.code, printable(redacted(problem.message))
     columns["problem_code"] = pa.array(codes, pa.string())
     columns["problem_message"] = pa.array(messages, pa.string())
     schema = batch_schema(extras)
     arrays = [columns[f.name] if f.name in columns else pa.nulls(rows, f.type) for f in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _without_secrets(uri: pa.Array, where: Callable[[int], str]) -> tuple[pa.Array, dict[int, Problem]]:
+    # The uri is written into every table from here on, and its readers need no credentials of other people.
+    suspects = _rows(pc.match_substring_regex(uri, SUSPECT, ignore_case=True))
+    clean = {i: without_secrets(uri[i].as_py()) for i in suspects}
+    clean = {i: text for i, text in clean.items() if text != uri[i].as_py()}
+    if not clean:
+        return uri, {}
+    mask = np.zeros(len(uri), bool)
+    mask[list(clean)] = True
+    message = "credentials in the uri, which are struck out here; give them to the job's environment"
+    problems = {i: Problem(CREDENTIALS_IN_URI, f"{where(i)}: {message}") for i in clean}
+    return pc.replace_with_mask(uri, pa.array(mask), pa.array(list(clean.values()), uri.type)), problems
 
 
 def _judge(uri: pa.Array, where: Callable[[int], str]) -> dict[int, Problem]:
@@ -157,4 +175,5 @@ class RowBuilder:
 
 def malformed(line: int, what: str, excerpt: str) -> Problem:
     """The problem of a line that is no row."""
-    return Problem(MALFORMED_ROW, f"line {line}: {what}: {printable(excerpt.strip(), 120)}")
+    excerpt = redacted(excerpt.strip()[:MAX_URI])
+    return Problem(MALFORMED_ROW, f"line {line}: {what}: {printable(excerpt, 120)}")

@@ -1,0 +1,1 @@
+"""Faults: storage that misbehaves, kills, and bad input."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import boto3
 import pytest
 import urllib3.exceptions
 from aiobotocore.response import AioReadTimeoutError
@@ -23,8 +27,19 @@ from s3fs.errors import translate_boto_error
 from jobs import storage
 from jobs.access import AllowList
 from jobs.audit import fetch as module
-from jobs.audit.fetch import ATTEMPTS, FIRST_WAIT_SECONDS, PASSING, Fetched, FetchError, classify, fetch
+from jobs.audit.fetch import (
+    ATTEMPTS,
+    FIRST_WAIT_SECONDS,
+    PASSING,
+    THROTTLED_ATTEMPTS,
+    Fetched,
+    FetchError,
+    classify,
+    fetch,
+)
+from jobs.audit.pace import MOST, Pace
 from jobs.storage import StorageAccessError, filesystem, join, parent, path_of, write_bytes
+from tests.faults.proxy import Fault, faulty_server
 
 
 def client_error(code: str, status: int = 400) -> boto.ClientError:
@@ -133,7 +148,7 @@ class Source:
     def __init__(self, errors: list[BaseException], data: bytes = b"image"):
         self.errors, self.data, self.asked = list(errors), data, []  # type: ignore[var-annotated]
 
-    def __call__(self, uri: str, count: int, version: str | None = None) -> bytes:
+    def __call__(self, uri: str, count: int, conditions: dict[str, str]) -> bytes:
         self.asked.append((uri, count))
         if self.errors:
             raise self.errors.pop(0)
@@ -177,8 +192,8 @@ def test_what_passes_is_asked_for_again(
 
 def test_the_longest_waits_are_these(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.random, "uniform", lambda low, high: high)
-    image(Source([client_error("SlowDown")] * 4), monkeypatch)
-    assert waits == pytest.approx([0.4, 0.8, 1.6, 3.2])
+    image(Source([client_error("SlowDown")] * 7), monkeypatch)
+    assert waits == pytest.approx([0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0])
 
 
 def test_the_waits_differ_from_one_image_to_the_next(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,9 +208,10 @@ def test_what_does_not_pass_in_time_is_given_up(code: str, waits: list[float], m
     source = Source([client_error(code)] * 99)
     with pytest.raises(FetchError) as caught:
         image(source, monkeypatch)
-    assert (caught.value.code, caught.value.attempts) == (CODES[code], ATTEMPTS)
+    most = THROTTLED_ATTEMPTS if code == "SlowDown" else ATTEMPTS
+    assert (caught.value.code, caught.value.attempts) == (CODES[code], most)
     assert code in caught.value.message
-    assert (len(source.asked), len(waits)) == (ATTEMPTS, ATTEMPTS - 1)
+    assert (len(source.asked), len(waits)) == (most, most - 1)
 
 
 @pytest.mark.parametrize("code", [code for code, word in CODES.items() if word not in PASSING])
@@ -280,7 +296,7 @@ def test_fetched_bytes_and_the_cap(place: str) -> None:
 
 def test_no_more_than_the_cap_and_one_byte_is_read(place: str) -> None:
     write_bytes(join(place, "big"), b"x" * 2_000_000)
-    assert module._read(join(place, "big"), 11) == b"x" * 11
+    assert module._read(join(place, "big"), 11, {}) == b"x" * 11
 
 
 def test_an_empty_object_is_no_bytes(place: str) -> None:
@@ -377,7 +393,7 @@ def test_over_a_real_connection(scripted: Any, waits: list[float]) -> None:
         (["cut", "SlowDown", "InternalError", "cut"], ("", 5)),
         (["cut"] * 5, ("connection_cut", 5)),
         (["reset"] * 10, ("connection_cut", 5)),
-        (["SlowDown"] * 5, ("throttled", 5)),
+        (["SlowDown"] * 8, ("throttled", 8)),
         (["InternalError"] * 5, ("server_error", 5)),
         (["NoSuchKey"], ("missing_object", 1)),
         (["AccessDenied"], ("access_denied", 1)),
@@ -418,3 +434,138 @@ def test_a_link_that_is_changed_leads_nowhere_new(tmp_path: Path) -> None:
     target = allowed.resolve("b.png")
     assert parent(target) == str(tmp_path / "in") and path_of(target).endswith("/a.png")
     assert filesystem(target).cat_file(target) == b"mine"
+
+
+def etag_of(key: str) -> str:
+    return str(boto3.client("s3").head_object(Bucket="bucket", Key=key)["ETag"])
+
+
+def test_an_object_is_read_only_with_the_etag_that_the_manifest_names(s3: str) -> None:
+    write_bytes("s3://bucket/tagged.png", b"first")
+    allowed, first = AllowList.of("s3://bucket/list.csv", []), etag_of("tagged.png")
+    assert first.startswith('"')
+    for etag in (first, first.strip('"'), f" {first} ", "", None):
+        assert fetch("tagged.png", allowed, 100, None, etag) == Fetched(b"first", 1)
+    write_bytes("s3://bucket/tagged.png", b"second")
+    for etag in (first, first.strip('"')):
+        with pytest.raises(FetchError) as caught:
+            fetch("tagged.png", allowed, 100, None, etag)
+        assert (caught.value.code, caught.value.attempts) == ("object_changed", 1)
+        assert "overwritten since the manifest was made" in caught.value.message
+    assert fetch("tagged.png", allowed, 100, None, etag_of("tagged.png")).data == b"second"
+
+
+@pytest.mark.parametrize("etag", ["*\r\nX-Injected: 1", 'a", "b', "é", "a b", "a" * 50 + "\0"])
+def test_what_no_object_can_have_as_its_etag_is_not_asked_for(s3: str, etag: str) -> None:
+    with pytest.raises(FetchError) as caught:
+        fetch("tagged.png", AllowList.of("s3://bucket/list.csv", []), 100, None, etag)
+    assert (caught.value.code, caught.value.attempts) == ("object_changed", 0)
+
+
+def test_a_version_is_not_held_against_an_etag(s3: str) -> None:
+    client = boto3.client("s3")
+    client.put_bucket_versioning(Bucket="other", VersioningConfiguration={"Status": "Enabled"})
+    old = client.put_object(Bucket="other", Key="a.png", Body=b"old")
+    client.put_object(Bucket="other", Key="a.png", Body=b"new")
+    allowed = AllowList.of("s3://other/list.csv", [])
+    assert fetch("a.png", allowed, 100, old["VersionId"], "0" * 32).data == b"old"
+    assert fetch("a.png", allowed, 100, None, None).data == b"new"
+
+
+def test_a_file_has_no_etag(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"1")
+    assert fetch("a.png", AllowList.of(str(tmp_path / "list.csv"), []), 100, None, "0" * 32) == Fetched(b"1", 1)
+
+
+def test_an_overload_slows_this_process_down(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace()
+    monkeypatch.setattr(module, "_PACE", pace)
+    image(Source([client_error("SlowDown")]), monkeypatch)
+    assert pace.limit == 2.0  # alone: halved to one, and one added for the good answer
+    monkeypatch.setattr(module, "_PACE", pace := Pace())
+    image(Source([aiohttp.ClientPayloadError("cut")]), monkeypatch)
+    assert pace.limit == MOST
+
+
+def test_a_body_that_comes_in_drops_is_given_up(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No silence is longer than the client's time limit, and yet it would take for ever."""
+    write_bytes("s3://bucket/drops.png", b"x" * 1000)
+    monkeypatch.setattr(module, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    with faulty_server(s3) as server:
+        server.faults.append(Fault("drops", "drops", times=None, seconds=0.1))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        S3FileSystem.clear_instance_cache()
+        with pytest.raises(FetchError) as caught:
+            fetch("drops.png", AllowList.of("s3://bucket/list.csv", []), 5000)
+        S3FileSystem.clear_instance_cache()
+    assert (caught.value.code, caught.value.attempts) == ("timeout", 2)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if kind == "pipe":
+        os.mkfifo("a.png")
+    else:
+        socket.socket(socket.AF_UNIX).bind("a.png")
+    with pytest.raises(FetchError) as caught:
+        fetch("a.png", AllowList.of(str(tmp_path / "list.csv"), []), 100)
+    assert (caught.value.code, caught.value.attempts) == ("fetch_failed", 1)
+
+
+@pytest.mark.parametrize("what", ["the file", "a folder above it"])
+def test_a_link_put_in_its_place_after_the_check_is_not_followed(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("in/sub", "secret"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.png").write_bytes(folder.encode())
+    allowed = AllowList.of(str(tmp_path / "in" / "list.csv"), [])
+    resolve = AllowList.resolve
+
+    def then_swap(self: AllowList, uri: str) -> str:
+        target = resolve(self, uri)
+        (tmp_path / "in" / "sub").rename(tmp_path / "in" / "away")
+        if what == "the file":
+            (tmp_path / "in" / "sub").mkdir()
+            (tmp_path / "in" / "sub" / "a.png").symlink_to(tmp_path / "secret" / "a.png")
+        else:
+            (tmp_path / "in" / "sub").symlink_to(tmp_path / "secret")
+        return target
+
+    monkeypatch.setattr(AllowList, "resolve", then_swap)
+    with pytest.raises(FetchError) as caught:
+        fetch("sub/a.png", allowed, 100)
+    assert caught.value.code == {"the file": "fetch_failed", "a folder above it": "not_allowed"}[what]
+
+
+def test_a_redirect_is_not_followed(s3: str) -> None:
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", "/secret")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        with contextlib.suppress(FetchError):
+            assert (
+                fetch(f"{address}/ok/a.png", AllowList.of("s3://bucket/list.csv", [f"{address}/ok"]), 100).data == b""
+            )
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert set(asked) == {"/ok/a.png"}

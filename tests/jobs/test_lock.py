@@ -20,7 +20,7 @@ from jobs import storage
 from jobs.audit import lock as module
 from jobs.audit.exits import LOCKED, AuditError
 from jobs.audit.lock import RunLock
-from jobs.storage import create, delete, exists, is_local, join, listing, read_bytes, write_bytes
+from jobs.storage import StorageAccessError, create, delete, exists, is_local, join, listing, read_bytes, write_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -285,3 +285,45 @@ def test_a_lock_that_is_being_written_is_not_taken_over(tmp_path: Path, monkeypa
         enter(lock)
     assert len(held) == 1
     held[0].__exit__(None, None, None)
+
+
+def refusing(*_: object) -> bytes:
+    raise StorageAccessError("no access any more")
+
+
+def hold_and_lose_access(folder: Path, patch: pytest.MonkeyPatch, error: BaseException | None) -> None:
+    with RunLock(str(folder / "lock.json"), heartbeat=60):
+        patch.setattr(module, "read_bytes", refusing)
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), AuditError(1, "stalled"), StorageAccessError("locked out")])
+def test_a_run_ends_for_its_own_reason_if_its_lock_cannot_be_released(
+    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(error)) as caught:
+        hold_and_lose_access(tmp_path, monkeypatch, error)
+    assert caught.value is error
+    assert "the run's lock could not be released: no access any more" in capsys.readouterr().out
+
+
+def test_a_lock_that_cannot_be_released_is_told_if_nothing_else_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StorageAccessError, match="no access any more"):
+        hold_and_lose_access(tmp_path, monkeypatch, None)
+
+
+def test_a_lock_that_was_created_but_whose_answer_was_lost_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def created_but_asked_again(uri: str, data: bytes) -> bool:
+        assert create(uri, data)
+        return create(uri, data)
+
+    uri = str(tmp_path / "lock.json")
+    monkeypatch.setattr(module, "create", created_but_asked_again)
+    with RunLock(uri, heartbeat=60) as lock:
+        lock.check()
+    assert not Path(uri).exists()

@@ -95,7 +95,7 @@ def test_absent_bucket_exits_with_4(s3: str) -> None:
 def test_refused_credentials_exit_with_4(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import jobs.audit.fetch as module
 
-    def expired(uri: str, count: int, version: str | None = None) -> bytes:
+    def expired(uri: str, count: int, conditions: dict[str, str]) -> bytes:
         raise OSError("ExpiredToken")
 
     monkeypatch.setattr(module, "_read", expired)
