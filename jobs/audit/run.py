@@ -45,7 +45,7 @@ from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, cluster_device, 
 from jobs.audit.write import WriteSettings
 from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import joins_cluster, ray_session, store_bytes
-from jobs.storage import StorageAccessError, exists, scratch, write_bytes
+from jobs.storage import StorageAccessError, exists, parent, scratch, sweep, write_bytes
 from manifests.freeze import FrozenManifest
 
 
@@ -275,6 +275,7 @@ def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: f
     scored = time.monotonic()
     record = plan.record
     record.counts = commit(plan.folder, record, plan.frozen)
+    _tidy(plan.folder)
     failed = sum(n for code, n in record.counts["failed_by_code"].items() if code != "manifest/duplicate")
     exceeded = config.max_failed.exceeded(failed, plan.frozen.rows)
     code = exits.BUDGET_EXCEEDED if exceeded else exits.COMMITTED
@@ -288,6 +289,13 @@ def _finish(config: AuditConfig, plan: Plan, figures: dict[str, Any], started: f
     record.save(plan.folder)
     write_bytes(plan.folder.success, b"")
     return Outcome(code, record, len(plan.missing), len(plan.frozen.shards) - len(plan.missing), plan.warnings)
+
+
+def _tidy(folder: RunFolder) -> None:
+    """Remove the temporary files of writers that were killed, in this start or an earlier one."""
+    sweep(folder.uri, lambda stem: stem != "lock")  # others may be asking for the lock now
+    sweep(folder.heatmaps)
+    sweep(parent(folder.results), lambda stem: stem == folder.name)  # other runs publish there too
 
 
 def _abandon(plan: Plan, error: BaseException) -> None:
