@@ -4,7 +4,7 @@ BIN := .venv/bin
 # With it every worker of Ray would compile all that it imports again: 5 CPU seconds instead of 2.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo bench test lint clean
+.PHONY: setup demo bench test faults lint clean
 
 setup: .venv/ready
 
@@ -28,6 +28,9 @@ lint: setup
 
 test: setup lint
 	$(BIN)/python -m pytest
+
+faults: setup
+	$(BIN)/python -m pytest -m campaign --timeout 1800 $(FAULTS)
 
 clean:
 	rm -rf .venv demo-output bench-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,10 +6,11 @@ Writes are whole or not at all: a temporary name and a rename on a local disk, o
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +38,7 @@ _S3_ONCE: dict[str, Any] = {
     "config_kwargs": {**_S3_OPTIONS["config_kwargs"], "retries": {"mode": "standard", "total_max_attempts": 1}},
 }
 _S3 = ("s3", "s3a")
+_TEMPORARY = re.compile(r"\.(?P<stem>.+)-[0-9a-f]{32}\.tmp")
 
 
 class StorageAccessError(Exception):
@@ -280,6 +282,32 @@ def _s3_names(fs: AbstractFileSystem, base: str) -> Iterator[str]:
         further = {"ContinuationToken": page["NextContinuationToken"]}
 
 
+def names(uri: str) -> list[str]:
+    """What lies directly in a folder or below a prefix, by name, sorted. An absent folder has nothing."""
+    with access(uri):
+        fs = filesystem(uri)
+        fs.invalidate_cache()
+        try:
+            found = fs.ls(path_of(uri), detail=False)
+        except FileNotFoundError:
+            return []
+    return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+
+def sweep(uri: str, wanted: Callable[[str], bool] = lambda stem: True) -> None:
+    """Remove what killed writers left in a local folder and below it; elsewhere they leave nothing that has a name.
+
+    wanted: whether the temporary files of a name, given up to its first dot, may go. Call it for names only that nobody
+    else is writing now.
+    """
+    with access(uri):
+        for folder, _, files in os.walk(path_of(uri)) if is_local(uri) else ():
+            for name in files:
+                found = _TEMPORARY.fullmatch(name)
+                if found and wanted(found["stem"]):
+                    Path(folder, name).unlink(missing_ok=True)
+
+
 @contextmanager
 def access(uri: str) -> Iterator[None]:
     """Turn what a storage says when it refuses us into StorageAccessError, naming the URI and the remedy.
@@ -357,12 +385,16 @@ def _whole(path: str) -> Iterator[str]:
     temporary = _temporary(path)
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _publish(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _publish(temporary: str, path: str) -> None:
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def _link(path: str, data: bytes) -> None:

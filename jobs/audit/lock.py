@@ -24,7 +24,17 @@ from typing import Any
 import psutil
 
 from jobs.audit.exits import LOCKED, AuditError
-from jobs.storage import StorageAccessError, create, delete, parent, prune, read_bytes, write_bytes
+from jobs.storage import (
+    StorageAccessError,
+    create,
+    delete,
+    join,
+    names,
+    parent,
+    prune,
+    read_bytes,
+    write_bytes,
+)
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
@@ -72,17 +82,28 @@ class RunLock:
     def _release(self) -> None:
         owner = self._owner()
         if owner is not None and owner.get("token") == self.token:
+            folder = parent(self.uri)
+            for name in names(folder):  # markers: the owners that they name have not had the lock for long
+                if name.startswith(self.uri.rpartition("/")[2] + "."):
+                    delete(join(folder, name))
             delete(self.uri)
             prune(parent(self.uri), levels=4)  # a run that was refused leaves no output/runs/date/name
 
     def _take_over(self, dead: dict[str, Any]) -> bool:
-        # The marker stays: whoever found the same dead owner, and comes late, finds it.
-        name = hashlib.sha256(json.dumps(dead, sort_keys=True).encode()).hexdigest()[:16]
-        marker = f"{self.uri}.{name}"
-        if not create(marker, self._content()):
-            raise AuditError(
-                LOCKED, f"another process is taking this run over; if none is, delete {marker} and {self.uri}"
-            )
+        """Whether the lock of a dead owner is ours now; False if it is his no more, and one must look again."""
+        last = dead
+        # The marker stays while the lock is held: whoever found the same dead owner, and comes late, finds it.
+        while not create(marker := f"{self.uri}.{_digest(last)}", self._content()):
+            taker = self._read(marker)
+            if taker is None:
+                return False
+            if taker == last or not _is_stale(taker, self.stale):
+                raise AuditError(
+                    LOCKED,
+                    f"another process is taking this run over: pid {taker.get('pid')} on {taker.get('host')}; "
+                    f"if it is not, delete {marker} and {self.uri}",
+                )
+            last = taker
         if self._owner() != dead:
             return False
         write_bytes(self.uri, self._content())
@@ -103,8 +124,11 @@ class RunLock:
         return json.dumps({**_identity(), "token": self.token, "beat": time.time()}).encode()
 
     def _owner(self) -> dict[str, Any] | None:
+        return self._read(self.uri)
+
+    def _read(self, uri: str) -> dict[str, Any] | None:
         try:
-            owner = json.loads(read_bytes(self.uri))
+            owner = json.loads(read_bytes(uri))
         except FileNotFoundError:
             return None
         except ValueError:  # not written by us: it keeps nobody out for ever
@@ -125,6 +149,10 @@ class RunLock:
             except Exception as error:
                 # A missed beat is no reason to end the run: the lock only grows older, and check() decides.
                 print(f"line-audit: the run's lock could not be renewed: {error}", flush=True)
+
+
+def _digest(owner: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(owner, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _identity() -> dict[str, Any]:

@@ -26,9 +26,9 @@ from jobs.audit.fetch import PASSING
 from jobs.audit.lock import RunLock
 from jobs.audit.plan import Plan, check_same, missing_shards, parts_of
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
-from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened
+from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, tidy
 from jobs.audit.work import work
-from jobs.storage import copy, exists, join, read_bytes, scratch, upload, write_bytes
+from jobs.storage import copy, exists, join, read_bytes, reading, scratch, upload, write_bytes
 from manifests.freeze import FrozenManifest, read_shard, refreeze
 
 # Bad data stays bad, and an object that is not there was not there; a permission may have been given meanwhile.
@@ -99,6 +99,7 @@ def _retried(
     before = record.counts
     retries = [(folder.retry(i), FrozenManifest.from_dict(one["frozen"])) for i, one in enumerate(record.retries, 2)]
     record.counts = commit(folder, record, whole, [*retries, (folder.retry(version + 1), plan.frozen)], ours=lock.check)
+    tidy(folder)
     record.exit_code, record.exit_reason = judged(config, record)
     record.code_changes.extend(changes)
     record.retries.append(

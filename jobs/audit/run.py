@@ -36,7 +36,7 @@ from jobs.audit.stages import cluster_device
 from jobs.audit.work import work
 from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import joins_cluster, ray_session
-from jobs.storage import StorageAccessError, exists, scratch, write_bytes
+from jobs.storage import StorageAccessError, exists, parent, scratch, sweep, write_bytes
 from manifests.freeze import FrozenManifest
 from manifests.secrets import redacted
 
@@ -169,6 +169,7 @@ def _finish(
     scored = time.monotonic()
     record = plan.record
     record.counts = commit(plan.folder, record, plan.frozen, ours=lock.check)
+    tidy(plan.folder)
     record.exit_code, record.exit_reason = judged(config, record)
     rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
     before = max(0.0, time.time() - began - (time.monotonic() - started))
@@ -198,6 +199,13 @@ def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:
         said += f", more in {', '.join(over)}" if over else ""
     code = exits.BUDGET_EXCEEDED if exceeded else exits.COMMITTED
     return code, f"{exits.MEANING[code]} ({said})"
+
+
+def tidy(folder: RunFolder) -> None:
+    """Remove the temporary files of writers that were killed, in this start or an earlier one."""
+    sweep(folder.uri, lambda stem: stem != "lock")  # others may be asking for the lock now
+    sweep(folder.heatmaps)
+    sweep(parent(folder.results), lambda stem: stem == folder.name)  # other runs publish there too
 
 
 def _abandon(plan: Plan, error: BaseException) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.bundle_manifest import cae_file
@@ -147,8 +148,10 @@ def _scorer_settings(bundle: Bundle, precision: Precision, device: str, resource
 def _registry(bundle: Bundle, settings: ScorerSettings) -> Any:
     # The files travel through the object store: verified once, here, and no node needs the bundle's storage.
     cae_files = {category: ray.put(bundle.files[cae_file(category)]) for category in bundle.categories}
+    # On the driver's node: an actor that asks for no CPU is put on any, and the run would end with that one.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return (
         ray.remote(Registry)
-        .options(num_cpus=0, max_concurrency=8)
+        .options(num_cpus=0, max_concurrency=8, scheduling_strategy=here)
         .remote(settings, [ray.put(bundle.without_autoencoders())], cae_files)
     )

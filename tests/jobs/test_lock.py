@@ -262,6 +262,35 @@ def test_of_two_who_take_over_one_gets_it(tmp_path: Path, monkeypatch: pytest.Mo
     faster.__exit__(None, None, None)
 
 
+@pytest.mark.parametrize("killed", [1, 2])
+def test_one_who_was_killed_while_taking_over_keeps_nobody_out_for_ever(
+    uri: str, monkeypatch: pytest.MonkeyPatch, killed: int
+) -> None:
+    put(uri, mine(pid=2**22 + 1))
+    for number in range(killed):
+        with monkeypatch.context() as patch:
+            # It dies between its marker and the lock: what it wrote says a process that is gone.
+            gone = {**module._identity(), "pid": 2**22 + 2 + number}
+            patch.setattr(module, "_identity", lambda gone=gone: gone)
+            patch.setattr(module, "write_bytes", lambda path, data: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt), RunLock(uri):
+                pass
+    assert len(markers(uri)) == killed
+    taken(uri)
+    assert list(listing(uri.rpartition("/")[0])) == []  # no markers either
+
+
+def test_one_who_is_taking_over_is_respected(uri: str) -> None:
+    dead = mine(pid=2**22 + 1)
+    put(uri, dead)
+    put(f"{uri}.{module._digest(dead)}", mine())
+    assert f"is taking this run over: pid {os.getpid()} on {socket.gethostname()}" in refused(uri)
+
+
+def markers(uri: str) -> list[str]:
+    return [e.relative_path for e in listing(uri.rpartition("/")[0]) if e.relative_path.startswith("lock.json.")]
+
+
 def test_a_lock_that_is_being_written_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two start together on a local disk; the second looks while the first fills its new file."""
     uri = str(tmp_path / "lock.json")

@@ -578,3 +578,25 @@ def test_a_scheme_that_nothing_can_read_is_named(uri: str) -> None:
 
 def test_entry_is_what_a_manifest_is_built_from() -> None:
     assert list(Entry.__dataclass_fields__) == ["uri", "relative_path", "size", "etag", "last_modified"]
+
+
+def test_names_are_those_directly_in_a_folder(place: str) -> None:
+    for name in ("b.json", "a/deep.png", "a/deeper/still.png", ".hidden"):
+        write_bytes(join(place, name), b"x")
+    assert storage.names(place) == [".hidden", "a", "b.json"]
+    assert storage.names(join(place, "a")) == ["deep.png", "deeper"]
+    assert storage.names(join(place, "none")) == []
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    left = ["runs/.shard-000001-{}.tmp", "runs/deep/.audit-{}.tmp", "runs/deep/.audit-2-{}.tmp"]
+    kept = ["runs/.shard-000001-12.tmp", "runs/shard-{}.tmp", "runs/.audit-{}.parquet", "other/.audit-{}.tmp"]
+    for name in (*left, *kept):
+        write_bytes(str(tmp_path / name.format("0f" * 16)), b"x")
+    storage.sweep(str(tmp_path / "runs"), lambda stem: stem == "audit")
+    names_left = [name.format("0f" * 16) for name in (*kept, left[0], left[2])]
+    assert names(str(tmp_path)) == sorted(names_left)
+    storage.sweep(str(tmp_path / "runs"))
+    assert names(str(tmp_path)) == sorted(name.format("0f" * 16) for name in kept)
+    storage.sweep(str(tmp_path / "none"))
+    storage.sweep("s3://nowhere/at-all")

@@ -1,0 +1,170 @@
+"""A run of the audit that is killed, goes on, and must end as if nothing had been."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from jobs.storage import delete, join, listing, read_bytes, write_bytes
+from tests.faults.cluster import ROOT, Cluster
+from tests.faults.points import Order, Storage
+from tests.faults.reader import Reader, Rows
+from tests.jobs.audit.tables import stable
+
+PATIENCE_SECONDS = 240.0
+DATE = "2026-01-02"
+KILLED = -9
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the undisturbed run gives: rows, every file of its output, and the sizes of its pictures."""
+
+    rows: Rows
+    files: list[str]
+    pictures: dict[str, int]
+
+
+@dataclass
+class Ground:
+    """An archive with its bundle on one storage. options: of the command, besides manifest, bundle, output and date."""
+
+    cluster: Cluster
+    storage: Storage
+    manifest: str
+    bundle: str
+    root: str
+    options: Sequence[str]
+    _reference: list[Reference] = field(default_factory=list)
+
+    def night(self, name: str = "") -> Night:
+        """A run that has not begun. name: of its output; one of its own if not given."""
+        return Night(self, join(self.root, name or uuid.uuid4().hex[:8]))
+
+    @property
+    def reference(self) -> Reference:
+        """Of an undisturbed run, which takes place when it is first asked for."""
+        if not self._reference:
+            night = self.night("undisturbed")
+            code, said = night.wait(night.start())
+            assert code == 0, said
+            self._reference.append(Reference(night.rows(), night.files(), night.pictures()))
+        return self._reference[0]
+
+
+@dataclass
+class Night:
+    """One run. Its command is always the same."""
+
+    ground: Ground
+    output: str
+
+    def start(self) -> subprocess.Popen[str]:
+        """The command in a process of its own."""
+        ground = self.ground
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "jobs", "audit", "--manifest", ground.manifest, "--bundle", ground.bundle),
+                *("--output", self.output, "--run-date", DATE, *ground.options),
+            ],
+            cwd=ROOT,
+            env=ground.cluster.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def wait(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+        """Its exit code, and what it said."""
+        try:
+            said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said, _ = process.communicate()
+            raise AssertionError(f"no end after {PATIENCE_SECONDS} s:\n{said}") from None
+        return process.returncode, said
+
+    def struck(self, *orders: Order) -> tuple[int, str]:
+        """A start in which all these kills happen: its exit code, and what it said."""
+        process = self.start()
+        with given(self.ground, process.pid, orders) as left:
+            code, said = self.wait(process)
+            assert left() == [], f"exit code {code}, but these points were not reached: {left()}\n{said}"
+        return code, said
+
+    def rows(self) -> Rows:
+        """Of the published table, without what a disturbed run may differ in."""
+        return stable(
+            pq.read_table(io.BytesIO(read_bytes(join(self.output, "results", f"run_date={DATE}", "audit.parquet"))))
+        )
+
+    def files(self) -> list[str]:
+        """Every file below the output, hidden ones too."""
+        return [entry.relative_path for entry in listing(self.output)]
+
+    def pictures(self) -> dict[str, int]:
+        """Sizes of the heatmaps and overlays by name."""
+        return {e.relative_path: e.size or 0 for e in listing(join(self.output, "heatmaps"))}
+
+    def record(self) -> dict[str, Any]:
+        """run.json."""
+        found = json.loads(read_bytes(join(self.output, "runs", DATE, "audit", "run.json")))
+        assert isinstance(found, dict)
+        return found
+
+    def snapshot(self) -> dict[str, bytes]:
+        """The contents of all files."""
+        return {entry.relative_path: read_bytes(entry.uri) for entry in listing(self.output)}
+
+    def restore(self, contents: dict[str, bytes]) -> None:
+        """Make the output what it was."""
+        for name in self.files():
+            delete(join(self.output, name))
+        for name, data in contents.items():
+            write_bytes(join(self.output, name), data)
+
+    def check(self, reader: Reader) -> None:
+        """The run is committed; everything is there once and as in the undisturbed run, and nothing else is."""
+        reference = self.ground.reference
+        assert self.rows() == reference.rows
+        assert self.files() == reference.files
+        assert self.pictures() == reference.pictures
+        for name in self.pictures():
+            Image.open(io.BytesIO(read_bytes(join(self.output, "heatmaps", name)))).verify()
+        assert (self.record()["state"], self.record()["exit_code"]) == ("committed", 0)
+        assert reader.look() == 1
+        assert reader.wrong == []
+        assert reader.looks > 3
+
+
+@contextmanager
+def given(ground: Ground, pid: int, orders: Sequence[Order]) -> Iterator[Any]:
+    """Orders to the killer, of a start with this process id; yields a function that tells which are still open."""
+    files: dict[Path, Order] = {}
+    for order in orders:
+        path = ground.cluster.orders / f"{uuid.uuid4().hex}.json"
+        path.with_suffix(".new").write_text(json.dumps({**order.on(ground.storage), "pid": pid}))
+        path.with_suffix(".new").rename(path)
+        files[path] = order
+    try:
+        yield lambda: [order for path, order in files.items() if path.exists()]
+    finally:
+        for path in files:
+            path.unlink(missing_ok=True)
+
+
+def settle(seconds: float = 0.5) -> None:
+    """Time in which workers of a driver that was killed may still write what they have."""
+    time.sleep(seconds)

@@ -1,0 +1,47 @@
+"""The driver, a scorer and a writing worker, really killed: the quick part of the campaign, one night on a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bundles import write_random_bundle
+from tests.faults.cluster import running_cluster
+from tests.faults.night import KILLED, Ground
+from tests.faults.points import COMMIT, PUT, SCORE, SHARD, TABLE, WRITE, Order
+from tests.faults.reader import Reader
+from tests.jobs.audit.conftest import write_archive
+
+OPTIONS = ("--shard-rows", "4", "--max-failed", "7", "--heatmaps", "all")
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    root = tmp_path_factory.mktemp("kill")
+    write_archive(root / "archive")
+    bundle = write_random_bundle(root / "bundle", threshold=0.7)
+    with running_cluster() as cluster:
+        yield Ground(cluster, "local", str(root / "archive" / "manifest.csv"), str(bundle), str(root), OPTIONS)
+
+
+@pytest.mark.slow
+def test_a_night_in_which_everything_is_killed_once(ground: Ground) -> None:
+    night = ground.night()
+    with Reader(night.output, ground.reference.rows) as reader:
+        code, said = night.struck(
+            Order("before", SCORE, nth=2),
+            Order("before", PUT, SHARD, nth=2),
+            Order("before", COMMIT),
+        )
+        assert (code, reader.look()) == (KILLED, 0), said
+        litter = [name for name in night.files() if name.endswith(".tmp")]
+        assert [Path(name).parent.name for name in litter] == ["shards"]
+        assert night.struck(Order("before", PUT, TABLE))[0] == KILLED
+        assert reader.look() == 0
+        assert night.struck(Order("before", WRITE, "_SUCCESS$"))[0] == KILLED
+        assert (reader.look(), night.record()["state"]) == (1, "committed")
+        code, said = night.wait(night.start())
+        assert code == 0, said
+        night.check(reader)
