@@ -64,7 +64,7 @@ SCORE, WRITER, REGISTRY = (
     "jobs.audit.write:Write.__call__",
     "jobs.audit.registry:Registry",
 )
-COMMIT, COUNTS = "jobs.audit.commit:commit", "jobs.audit.commit:_counts"
+COMMIT, COUNTS = "jobs.audit.commit:commit", "jobs.audit.commit:count_rows"
 PICTURE = r"/[0-9a-f]+\.png$"
 
 # The driver dies in what it does itself, before its workers do anything.

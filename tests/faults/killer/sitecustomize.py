@@ -32,7 +32,7 @@ TARGETS = {
     "jobs.audit.extract": ["Extract.__call__", "_Shard._route"],
     "jobs.audit.score": ["Scorer.score"],
     "jobs.audit.write": ["Write.__call__"],
-    "jobs.audit.commit": ["commit", "_counts"],
+    "jobs.audit.commit": ["commit", "count_rows"],
     "jobs.storage": ["write_bytes", "upload", "create", "delete", "_publish"],
     "s3fs.core": ["S3FileSystem._call_s3"],
 }
