@@ -38,7 +38,10 @@ class RunFolder:
 
 
 class RunRecord(BaseModel):
-    """The content of run.json. parts: what the fingerprint is made of. frozen: the frozen manifest's shard plan."""
+    """The content of run.json. parts: what the fingerprint is made of. frozen: the frozen manifest's shard plan.
+
+    self_test: of the last start that scored something; empty if the bundle has no reference images.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -59,6 +62,7 @@ class RunRecord(BaseModel):
     code_changes: list[dict[str, Any]] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     counts: dict[str, Any] = Field(default_factory=dict)
+    self_test: dict[str, Any] = Field(default_factory=dict)
     timings: dict[str, Any] = Field(default_factory=dict)
     exit_code: int | None = None
     exit_reason: str | None = None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.bundle_manifest import BundleError, cae_file
@@ -30,6 +31,7 @@ from jobs.audit.load import LoadSettings
 from jobs.audit.lock import RunLock
 from jobs.audit.plan import (
     Plan,
+    bound_record,
     check_same,
     choose_folder,
     freeze_manifest,
@@ -38,9 +40,10 @@ from jobs.audit.plan import (
     parts_of,
     source_warning,
 )
-from jobs.audit.record import RunFolder, RunRecord, now, read_record
+from jobs.audit.record import RunFolder, RunRecord, now
 from jobs.audit.registry import Registry, ScorerSettings
 from jobs.audit.render import RenderSettings
+from jobs.audit.self_test import check, passed
 from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, cluster_device, divide, machine
 from jobs.audit.write import WriteSettings
 from jobs.bundles import read_bundle, run_precision
@@ -124,7 +127,7 @@ def dry_run(config: AuditConfig) -> Preview:
         bundle, device, precision, _ = _open(config)
         folder = choose_folder(config, bundle)
         frozen = freeze_manifest(config, local)
-        record, planned, to_do = read_record(folder), frozen, frozen.rows
+        record, planned, to_do = bound_record(folder), frozen, frozen.rows
         if record is not None:
             finished = exists(folder.success)
             check_same(config, record, parts_of(config, bundle, precision, frozen), finished=finished)
@@ -153,7 +156,7 @@ def _open(config: AuditConfig) -> tuple[Bundle, str, Precision, list[str]]:
 
 
 def _plan(config: AuditConfig, bundle: Bundle, folder: RunFolder, precision: Precision, device: str) -> Plan:
-    record = read_record(folder)
+    record = bound_record(folder)
     if record is None:
         record, frozen = new_run(config, bundle, folder, precision, device)
         return Plan(folder, record, frozen, tuple(shard.index for shard in frozen.shards))
@@ -186,9 +189,15 @@ def _score(
             if config.scoring == "actors":
                 registry.start_first.remote()
             receipts = _receipts(config, plan, bundle, scoring, registry, resources)
-            for rows, counts in receipts:
+            for number, (rows, counts) in enumerate(receipts):
+                if number == 0:  # whoever scored it had passed
+                    plan.record.self_test = passed(registry)
+                    plan.record.save(plan.folder)
                 watcher.shard_done(rows, counts)
             figures: dict[str, Any] = ray.get(registry.figures.remote())
+        except RayTaskError:
+            check(registry)  # Ray Data drops the error that a stage raised, and keeps its text
+            raise
         finally:
             ray.kill(registry)  # and with it its scorers, which would hold their GPUs while the run is committed
         return {**figures, "machine": machine(device, resources.extractors, config.scoring == "extractor")}
@@ -227,6 +236,7 @@ def _receipts(
         threads=resources.threads,
         shards_at_once=SHARDS_AT_ONCE,
         micro_batch=config.micro_batch,
+        extractors=resources.extractors,
         own_scorer=scoring if config.scoring == "extractor" else None,
     )
     write = WriteSettings(
