@@ -2,6 +2,7 @@
 
     best_classifier.pth  cae_<category>.pth  thresholds.json     the reference's files, unchanged in format
     backbone.pth                                                 the ResNet-50 layers used: no node needs the internet
+    references/<category>/<number>                               images with known scores, for the self-test
     bundle.json                                                  what they are, and the SHA-256 of every file
 
 A folder with the reference's files only is accepted; then the backbone is given separately, nothing can be verified,
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,9 +27,11 @@ from anomaly_core.bundle_manifest import (
     THRESHOLDS_FILE,
     BundleError,
     BundleManifest,
+    ReferenceImage,
     bundle_files,
     cae_file,
     check_categories,
+    read_thresholds,
     sha256,
 )
 from anomaly_core.cae import load_cae
@@ -39,6 +41,8 @@ from anomaly_core.features import Backbone, BackboneForm, backbone_state, load_b
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.router import Router, load_router, number_of_classes, router_state
 from anomaly_core.scoring import CategoryScorer, RoutingExtractor, ScoreName
+
+NO_REFERENCES = "the bundle has no reference images: an audit starts without a self-test"
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,15 @@ class Bundle:
             return []
         return self.manifest.training[category].calibration_scores
 
+    @property
+    def references(self) -> list[ReferenceImage]:
+        """The images of the self-test, or an empty list."""
+        return self.manifest.references if self.manifest else []
+
     def without_autoencoders(self) -> Bundle:
-        """The same bundle with router and backbone only, for processes that score nothing."""
-        return replace(self, files={name: self.files[name] for name in (ROUTER_FILE, BACKBONE_FILE)})
+        """The same bundle with router, backbone and reference images only, for processes that score nothing."""
+        kept = (ROUTER_FILE, BACKBONE_FILE, *(one.file for one in self.references))
+        return replace(self, files={name: self.files[name] for name in kept})
 
     def extractor(self, device: str, precision: Precision, micro_batch: int | None = None) -> RoutingExtractor:
         """Router and backbone, ready to run."""
@@ -165,11 +175,13 @@ def _load_described(files: Mapping[str, bytes]) -> Bundle:
             raise BundleError(
                 f"{name} is not the file that {BUNDLE_FILE} lists (SHA-256 differs); take it from its source again"
             )
-    thresholds = _thresholds(files[THRESHOLDS_FILE])
+    thresholds = read_thresholds(files[THRESHOLDS_FILE])
     if sorted(thresholds) != sorted(manifest.categories):
         raise BundleError(f"{THRESHOLDS_FILE} and {BUNDLE_FILE} do not name the same categories")
     _check_router(files, len(manifest.categories))
-    return Bundle(files, tuple(manifest.categories), thresholds, manifest.digest, manifest.backbone.form, manifest)
+    warnings = () if manifest.references else (NO_REFERENCES,)
+    categories, form = tuple(manifest.categories), manifest.backbone.form
+    return Bundle(files, categories, thresholds, manifest.digest, form, manifest, warnings)
 
 
 def _load_reference(
@@ -180,7 +192,7 @@ def _load_reference(
             raise BundleError(
                 f"{name} is missing: a bundle is a folder with {ROUTER_FILE}, cae_<category>.pth and {THRESHOLDS_FILE}"
             )
-    thresholds = _thresholds(files[THRESHOLDS_FILE])
+    thresholds = read_thresholds(files[THRESHOLDS_FILE])
     categories = tuple(sorted(thresholds))  # alphabetical order is the class order of the reference
     try:
         check_categories(list(categories))
@@ -206,25 +218,9 @@ def _load_reference(
         f"the bundle has no {BUNDLE_FILE}: its files cannot be checked for damage or change",
         "that these backbone weights are the ones its autoencoders were trained on cannot be verified",
         "the precision of its calibration is unknown: float32 is assumed",
+        NO_REFERENCES,
     )
     return Bundle(own, categories, thresholds, digest.hexdigest(), form, None, warnings)
-
-
-def _thresholds(data: bytes) -> dict[str, float]:
-    try:
-        content = json.loads(data)
-        if isinstance(content, dict):
-            content = {k: float(v) if type(v) is int else v for k, v in content.items()}
-    except (ValueError, RecursionError, OverflowError) as error:
-        raise BundleError(f"{THRESHOLDS_FILE} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not content:
-        raise BundleError(f"{THRESHOLDS_FILE} must be an object of category to threshold")
-    for category, value in content.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise BundleError(
-                f"{THRESHOLDS_FILE}: the threshold of {category!r} must be a positive number, not {value!r}"
-            )
-    return {category: float(value) for category, value in content.items()}
 
 
 def _check_router(files: Mapping[str, bytes], categories: int) -> None:

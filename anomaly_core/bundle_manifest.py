@@ -83,8 +83,29 @@ class CategoryInfo(_Record):
     calibration_scores: list[float]
 
 
+class ReferenceImage(_Record):
+    """An image with what the bundle made of it at training; see ``self_test``.
+
+    score: of the category's autoencoder, wherever the router sends the image. routed: whether it sends it to the
+    category, and with which confidence to the category that it does send it to. tolerance: how far a score may be from
+    this one, as a share of it, and a confidence from this one, absolute.
+    """
+
+    category: str
+    number: int = Field(ge=0)
+    routed: bool
+    confidence: float = Field(ge=0, le=1)
+    score: float = Field(gt=0, allow_inf_nan=False)
+    tolerance: float = Field(gt=0, lt=1)
+
+    @property
+    def file(self) -> str:
+        """Its file in the bundle."""
+        return f"references/{self.category}/{self.number}"
+
+
 class BundleManifest(_Record):
-    """The content of bundle.json."""
+    """The content of bundle.json. references: none in bundles that were written before there were any."""
 
     schema_version: Literal[1] = 1
     created_by: str
@@ -99,6 +120,7 @@ class BundleManifest(_Record):
     threshold_rule: str
     calibrated_on: Literal["training_images", "held_out_images"]
     training: dict[str, CategoryInfo]
+    references: list[ReferenceImage] = Field(default_factory=list)
     files: dict[str, str]
 
     @field_validator("categories")
@@ -110,19 +132,26 @@ class BundleManifest(_Record):
     def _agrees_with_itself(self) -> BundleManifest:
         if sorted(self.training) != sorted(self.categories):
             raise ValueError("training figures and categories do not name the same categories")
+        if self.references and {one.category for one in self.references} != set(self.categories):
+            raise ValueError("reference images and categories do not name the same categories")
         if self.files.get(BACKBONE_FILE) != self.backbone.sha256:
             raise ValueError("two SHA-256 for the backbone")
         return self
 
     def to_bytes(self) -> bytes:
         """The bytes of bundle.json, with the digest of everything else in it."""
-        content = self.model_dump(mode="json")
-        return _canonical({**content, "digest": self.digest})
+        return _canonical({**self._content(), "digest": self.digest})
 
     @property
     def digest(self) -> str:
         """SHA-256 over everything in it: names the bundle, as each file's SHA-256 is part of it."""
-        return sha256(_canonical(self.model_dump(mode="json")))
+        return sha256(_canonical(self._content()))
+
+    def _content(self) -> dict[str, Any]:
+        content = self.model_dump(mode="json")
+        if not self.references:
+            del content["references"]  # a bundle of before keeps its digest
+        return content
 
     @classmethod
     def from_bytes(cls, data: bytes) -> BundleManifest:
@@ -164,7 +193,26 @@ def sha256(data: bytes) -> str:
 
 def bundle_files(manifest: BundleManifest) -> list[str]:
     """The files that a described bundle must have besides bundle.json."""
-    return [ROUTER_FILE, THRESHOLDS_FILE, BACKBONE_FILE, *(cae_file(c) for c in manifest.categories)]
+    autoencoders = [cae_file(category) for category in manifest.categories]
+    return [ROUTER_FILE, THRESHOLDS_FILE, BACKBONE_FILE, *autoencoders, *(one.file for one in manifest.references)]
+
+
+def read_thresholds(data: bytes) -> dict[str, float]:
+    """The content of thresholds.json: category to threshold. Raises BundleError saying what is wrong with it."""
+    try:
+        content = json.loads(data)
+        if isinstance(content, dict):
+            content = {k: float(v) if type(v) is int else v for k, v in content.items()}
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise BundleError(f"{THRESHOLDS_FILE} is not JSON: {error}") from error
+    if not isinstance(content, dict) or not content:
+        raise BundleError(f"{THRESHOLDS_FILE} must be an object of category to threshold")
+    for category, value in content.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise BundleError(
+                f"{THRESHOLDS_FILE}: the threshold of {category!r} must be a positive number, not {value!r}"
+            )
+    return {category: float(value) for category, value in content.items()}
 
 
 def _canonical(content: object) -> bytes:

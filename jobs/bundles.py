@@ -22,7 +22,8 @@ def read_bundle(uri: str, weights: str | None = None, form: BackboneForm | None 
 
     Raises BundleError naming the file, StorageAccessError.
     """
-    names = {entry.relative_path for entry in listing(uri) if "/" not in entry.relative_path}
+    present = {entry.relative_path for entry in listing(uri)}
+    names = {name for name in present if "/" not in name}
     if not names:
         raise BundleError(f"{uri}: there is no bundle here")
     try:
@@ -30,7 +31,7 @@ def read_bundle(uri: str, weights: str | None = None, form: BackboneForm | None 
             if weights is not None:
                 raise BundleError("the bundle brings its own backbone; leave out --backbone-weights")
             first = read_bytes(join(uri, BUNDLE_FILE))
-            wanted = [name for name in bundle_files(BundleManifest.from_bytes(first)) if name in names]
+            wanted = [name for name in bundle_files(BundleManifest.from_bytes(first)) if name in present]
             return load_bundle({BUNDLE_FILE: first, **{name: read_bytes(join(uri, name)) for name in wanted}})
         known = {ROUTER_FILE, THRESHOLDS_FILE}
         wanted = [n for n in sorted(names) if n in known or (n.startswith("cae_") and n.endswith(".pth"))]

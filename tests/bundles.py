@@ -28,6 +28,8 @@ from anomaly_core.device import Precision
 from anomaly_core.features import BackboneForm, random_backbone_state
 from anomaly_core.preprocess import normalise
 from anomaly_core.router import build_router
+from anomaly_core.self_test import with_references
+from tests.anomaly_core.files import encode
 
 
 def random_pixels(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -47,9 +49,11 @@ def write_random_bundle(
     precision: Precision = "float32",
     backbone: tuple[Mapping[str, torch.Tensor], BackboneForm] | None = None,
     source: str = "random",
+    references: int = 0,
 ) -> Path:
     """A bundle of random weights; with reference, the reference's files only.
 
+    references: how many images of each category the bundle's self-test has.
     threshold: one for all categories, or one for each. backbone: state and form, for another than a random one, which
     source names.
     A random CAE reconstructs little, so scores are the size of squared features: some above 1, some below.
@@ -94,6 +98,16 @@ def write_random_bundle(
             training=training,
             files={name: sha256(data) for name, data in files.items()},
         ).to_bytes()
+    if references:
+        files = with_references(files, reference_images(categories, references, seed), "cpu")
     for name, data in files.items():
-        (folder / name).write_bytes(data)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
     return folder
+
+
+def reference_images(categories: Sequence[str], count: int, seed: int = 0) -> dict[str, list[bytes]]:
+    """So many PNG files for each category."""
+    pixels = iter(random_pixels(count * len(categories), seed + 100))
+    return {category: [encode(next(pixels), "PNG") for _ in range(count)] for category in categories}

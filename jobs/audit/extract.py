@@ -23,6 +23,7 @@ from jobs.audit.layers import pack
 from jobs.audit.orphans import end_with_parent
 from jobs.audit.registry import ScorerSettings
 from jobs.audit.score import Packed, Scorer
+from jobs.audit.self_test import await_clearance, judge, reference_shard
 from jobs.audit.turns import turn
 
 # Images of one category that go to their scorer in one call, and calls that may be unanswered: enough to keep scorers
@@ -53,7 +54,8 @@ class ExtractSettings:
     """What the extract stage needs besides the bundle, which the registry has.
 
     threads: of torch, by shard. shards_at_once: those that use router and backbone at one time. micro_batch: images at
-    once, None for what suits the device. own_scorer: score in the extracting actor itself.
+    once, None for what suits the device. extractors: that must pass the self-test before one begins. own_scorer: score
+    in the extracting actor itself.
     """
 
     calibration: dict[str, list[float]]
@@ -64,6 +66,7 @@ class ExtractSettings:
     threads: int
     shards_at_once: int
     micro_batch: int | None
+    extractors: int
     own_scorer: ScorerSettings | None = None
 
 
@@ -87,6 +90,18 @@ class Extract:
         self.known_since = time.monotonic()
         self.lock, self.models = threading.Lock(), threading.Semaphore(settings.shards_at_once)
         self.processor_time = ProcessorTime()
+        self.cleared = not bundle.references
+        if bundle.references:
+            self._test(bundle)
+
+    def _test(self, bundle: Bundle) -> None:
+        """Score the reference images. A failure is told to all when the first shard comes: raised here, in what makes
+        the actor, it would only have Ray make another one."""
+        # The category's own autoencoder scores an image, wherever the router sends it.
+        settings = replace(self.settings, trust_declared=True)
+        found = judge(bundle, _Shard(self, reference_shard(bundle), settings).scored())
+        ray.get(self.registry.tested.remote(ray.get_runtime_context().get_actor_id(), found))
+        self.processor_time = ProcessorTime()  # the figures of the run are those of its own images
 
     def owners(self, category: str) -> deque[Any]:
         """The actors that own a category; asked for again from time to time, because there may be more of them."""
@@ -98,8 +113,11 @@ class Extract:
             return self.known[category]
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """One shard in, the same shard out, row for row."""
-        return _Shard(self, table).decided()
+        """One shard in, the same shard out, row for row. Raises AuditError if the bundle failed its self-test."""
+        if not self.cleared:
+            await_clearance(self.registry, self.settings.extractors)
+            self.cleared = True
+        return _Shard(self, table, self.settings).decided()
 
 
 @dataclass
@@ -114,8 +132,8 @@ class _Call:
 class _Shard:
     """One shard on its way through the models."""
 
-    def __init__(self, stage: Extract, table: pa.Table):
-        self.stage, self.settings, self.table = stage, stage.settings, table
+    def __init__(self, stage: Extract, table: pa.Table, settings: ExtractSettings):
+        self.stage, self.settings, self.table = stage, settings, table
         self.rows: list[dict[str, Any]] = [{field.name: None for field in DECIDED} for _ in range(len(table))]
         self.declared: list[str | None] = table["declared_category"].to_pylist()
         self.sizes = [table[name].to_pylist() for name in ("width", "height")]
@@ -126,6 +144,12 @@ class _Shard:
         self.failed: dict[int, str] = {}
 
     def decided(self) -> pa.Table:
+        """All rows through router, backbone and scorers, and what that took to the registry."""
+        decided = self.scored()
+        self._report()
+        return decided
+
+    def scored(self) -> pa.Table:
         """All rows through router, backbone and scorers."""
         stages = self.table["error_stage"].to_pylist()
         for row, stage in zip(self.rows, stages, strict=True):
@@ -135,14 +159,13 @@ class _Shard:
         pixels = self.table["pixels"].combine_chunks()
         step = self.stage.extractor.micro_batch
         with self.stage.models:
-            meter = Meter(self.stage.processor_time)
+            self.meter, self.present = Meter(self.stage.processor_time), len(present)
             for first in range(0, len(present), step):
                 self._route(present[first : first + step], pixels)
         for category in list(self.collected):
             self._send(category)
         while self.calls:
             self._settle(self.calls.popleft())
-        self._report(meter, len(present))
         return _join(self.table, self.rows, self.failed)
 
     def _route(self, batch: list[int], pixels: pa.Array) -> None:
@@ -189,9 +212,8 @@ class _Shard:
         if len(self.calls) > IN_FLIGHT:
             self._settle(self.calls.popleft())
 
-    def _report(self, meter: Meter, rows: int) -> None:
-        waited = sum(self.waited.values())
-        spent = meter.read(rows, waited)
+    def _report(self) -> None:
+        spent = self.meter.read(self.present, sum(self.waited.values()))
         if self.scoring is not None:
             self.stage.registry.spent.remote("score", self.scoring)
             if self.stage.own is not None:  # what its own scorer spent is told apart

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from anomaly_core.bundle import Bundle
 from jobs.access import AllowList, NotAllowed
 from jobs.audit.config import AuditConfig
-from jobs.audit.exits import USAGE, AuditError
+from jobs.audit.exits import SELF_TEST, USAGE, AuditError
 from jobs.audit.extract import DECIDED
 from jobs.audit.load import LOADED
 from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record
@@ -54,6 +54,18 @@ def choose_folder(config: AuditConfig, bundle: Bundle) -> RunFolder:
         if record.manifest == config.manifest and record.parts["bundle"] == bundle.digest:
             return folder
     return RunFolder(config.output, date.today().isoformat(), config.name)
+
+
+def bound_record(folder: RunFolder) -> RunRecord | None:
+    """The record of a run that goes on, or None for one that begins now.
+
+    A run whose bundle failed the self-test before anything was scored is bound to nothing yet: what repairs it, another
+    library or another bundle, must not be refused as a change.
+    """
+    record = read_record(folder)
+    if record is not None and record.exit_code == SELF_TEST and not any(listing(folder.shards)):
+        return None
+    return record
 
 
 def parts_of(config: AuditConfig, bundle: Bundle, precision: str, frozen: FrozenManifest) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class Published(BaseModel):
 class RunRecord(BaseModel):
     """The content of run.json. parts: what the fingerprint is made of. frozen: the frozen manifest's shard plan.
 
+    self_test: of the last start that scored something; empty if the bundle has no reference images.
     retries: of each retry that was committed, its frozen rows and what became of them; it made version 2 and so on.
     cpu: of the machine that began the run. published: None until it is committed, and in runs of older versions.
     """
@@ -114,6 +115,7 @@ class RunRecord(BaseModel):
     code_changes: list[dict[str, Any]] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     counts: dict[str, Any] = Field(default_factory=dict)
+    self_test: dict[str, Any] = Field(default_factory=dict)
     timings: dict[str, Any] = Field(default_factory=dict)
     retries: list[dict[str, Any]] = Field(default_factory=list)
     exit_code: int | None = None

@@ -12,6 +12,7 @@ import ray
 
 from jobs.audit.figures import Spent
 from jobs.audit.orphans import end_with_parent
+from jobs.audit.self_test import Found
 from jobs.audit.stall import Movement
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class Registry:
     """Says which actors own a category, and creates actors when they are needed.
 
     It belongs to the driver: actors that the extractor created would die with the extractor, detached ones would
-    outlive the job. It also counts attempts at shards and what the stages spend, and remembers an
-    image that each storage gave.
+    outlive the job. It also counts attempts at shards and what the stages spend, knows who passed the self-test, and
+    remembers an image that each storage gave.
     """
 
     def __init__(self, settings: ScorerSettings, bundle: list[Any], cae_files: dict[str, Any]):
@@ -59,6 +60,7 @@ class Registry:
         self.begun_at: dict[int, float] = {}
         self.spent_by_stage: dict[str, Spent] = {}
         self.images_read: dict[str, tuple[str, str | None]] = {}
+        self.tests: dict[str, Found] = {}
         self.lock = threading.Lock()
 
     def start_first(self) -> None:
@@ -109,6 +111,20 @@ class Registry:
         """By storage, an image that was read from it in this run."""
         with self.lock:
             return dict(self.images_read)
+
+    def tested(self, extractor: str, found: Found) -> None:
+        """Note what an extractor found in its self-test."""
+        with self.lock:
+            self.tests[extractor] = found
+
+    def self_test(self) -> tuple[int, Found | None]:
+        """How many extractors were tested, and what they found together; None as long as there is none."""
+        with self.lock:
+            tests = list(self.tests.values())
+        if not tests:
+            return 0, None
+        problem = next((one.problem for one in tests if one.problem is not None), None)
+        return len(tests), Found(tests[0].images, max(one.deviation for one in tests), problem)
 
     def spent(self, stage: str, spent: Spent) -> None:
         """Add to what a stage has spent."""

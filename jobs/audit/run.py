@@ -23,6 +23,7 @@ from jobs.audit.forecast import Forecast, forecast
 from jobs.audit.lock import RunLock
 from jobs.audit.plan import (
     Plan,
+    bound_record,
     check_same,
     choose_folder,
     freeze_manifest,
@@ -31,7 +32,7 @@ from jobs.audit.plan import (
     parts_of,
     source_warning,
 )
-from jobs.audit.record import RunFolder, RunRecord, now, read_record
+from jobs.audit.record import RunFolder, RunRecord, now
 from jobs.audit.stages import cluster_device
 from jobs.audit.work import work
 from jobs.bundles import read_bundle, run_precision
@@ -117,7 +118,7 @@ def dry_run(config: AuditConfig) -> Preview:
         bundle, device, precision, _ = opened(config)
         folder = choose_folder(config, bundle)
         frozen = freeze_manifest(config, local)
-        record, planned, to_do = read_record(folder), frozen, frozen.rows
+        record, planned, to_do = bound_record(folder), frozen, frozen.rows
         if record is not None:
             finished = exists(folder.success)
             check_same(config, record, parts_of(config, bundle, precision, frozen), finished=finished)
@@ -146,7 +147,7 @@ def opened(config: AuditConfig) -> tuple[Bundle, str, Precision, list[str]]:
 
 
 def _plan(config: AuditConfig, bundle: Bundle, folder: RunFolder, precision: Precision, device: str) -> Plan:
-    record = read_record(folder)
+    record = bound_record(folder)
     if record is None:
         record, frozen = new_run(config, bundle, folder, precision, device)
         return Plan(folder, record, frozen, tuple(shard.index for shard in frozen.shards))
@@ -168,6 +169,7 @@ def _finish(
 ) -> Outcome:
     scored = time.monotonic()
     record = plan.record
+    record.self_test = figures.get("self_test", record.self_test)
     record.counts = commit(plan.folder, record, plan.frozen, ours=lock.check)
     tidy(plan.folder)
     record.exit_code, record.exit_reason = judged(config, record)

@@ -43,6 +43,8 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     if outcome.scored_shards and record.timings.get("images_per_second"):
         for line in _pace(record.timings):
             say(line)
+    if outcome.scored_shards and record.self_test:
+        say(_self_test(record.self_test))
     if outcome.scored_shards and outcome.earlier_shards:
         say(f"{outcome.earlier_shards} shards were there from an earlier start and were not scored again")
     say(f"results:  {record.results}")
@@ -63,6 +65,13 @@ def print_retry(outcome: Outcome) -> None:
     say(f"{record.counts['rows']:,} images: {record.counts['status'].get('failed', 0):,} failed still")
     say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
     say(f"exit status {outcome.code}: {record.exit_reason}")
+
+
+def _self_test(passed: dict[str, Any]) -> str:
+    return (
+        f"self-test passed: {passed['images']} reference images, the largest deviation of a score "
+        f"{100 * passed['largest_deviation']:.2g} % of it"
+    )
 
 
 def query_line(output: str) -> str:
@@ -90,6 +99,7 @@ def print_plan(config: AuditConfig, preview: Preview) -> None:
         ("categories", ", ".join(bundle.categories)),
         ("decision rule", "the reference's" if bundle.reference else "line-audit's"),
         ("precision", f"{preview.precision} on {preview.device}"),
+        ("self-test", f"{len(bundle.references) or 'no'} reference images"),
         ("results", preview.folder.results),
         *_expected(config, preview),
     ):

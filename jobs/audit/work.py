@@ -22,6 +22,7 @@ from jobs.audit.load import LoadSettings
 from jobs.audit.plan import Plan
 from jobs.audit.registry import Registry, ScorerSettings
 from jobs.audit.render import RenderSettings
+from jobs.audit.self_test import passed
 from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, divide, machine
 from jobs.audit.stall import watched
 from jobs.audit.write import WriteSettings
@@ -56,7 +57,7 @@ def work(
                 registry.start_first.remote()
             for rows, counts in _receipts(config, plan, bundle, scoring, registry, resources, check):
                 shard_done(rows, counts)
-            figures: dict[str, Any] = ray.get(registry.figures.remote())
+            figures: dict[str, Any] = ray.get(registry.figures.remote()) | {"self_test": passed(registry)}
         finally:
             ray.kill(registry)  # and with it its scorers, which would hold their GPUs while the run is committed
         return {**figures, "machine": machine(device, resources.extractors, config.scoring == "extractor")}
@@ -96,6 +97,7 @@ def _receipts(
         threads=resources.threads,
         shards_at_once=SHARDS_AT_ONCE,
         micro_batch=config.micro_batch,
+        extractors=resources.extractors,
         own_scorer=scoring if config.scoring == "extractor" else None,
     )
     write = WriteSettings(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from anomaly_core.bundle_manifest import (
 from anomaly_core.device import resolve_device, resolve_precision
 from anomaly_core.features import random_backbone_state
 from anomaly_core.preprocess import normalise
+from anomaly_core.self_test import with_references
 from jobs.cluster_session import ray_session
 from jobs.storage import delete, join, read_bytes, scratch, write_bytes
 from jobs.training.board import ProgressBoard
@@ -43,6 +44,8 @@ from jobs.weights import RANDOM, BackboneWeights, backbone_weights, random_seed,
 
 CPUS_A_TASK = 4
 SETTLING_IMAGES = 32
+# Of each category, for the self-test of audits. Each costs a start of the audit what any image costs.
+REFERENCE_IMAGES = 2
 POLL_SECONDS = 0.5
 
 # task name -> (stage, done, total)
@@ -95,7 +98,7 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
         router = fitted.pop("router", router)  # type: ignore[assignment]
         infos.update(fitted)  # type: ignore[arg-type]
     assert router is not None
-    return _write_bundle(config, settings, backbone, router, {one.category: infos[one.category] for one in images})
+    return _write_bundle(config, settings, backbone, router, images, infos)
 
 
 def _run(
@@ -171,8 +174,10 @@ def _write_bundle(
     settings: TaskSettings,
     backbone: BackboneWeights,
     router: RouterInfo,
+    images: Sequence[TrainingImages],
     infos: dict[str, CategoryInfo],
 ) -> BundleManifest:
+    infos = {one.category: infos[one.category] for one in images}  # in class order
     thresholds = {category: info.threshold for category, info in infos.items()}
     if any(not 0 < value < float("inf") for value in thresholds.values()):
         raise TrainingError(f"training gave no usable threshold: {thresholds}; look at the losses in training/")
@@ -180,11 +185,9 @@ def _write_bundle(
         BACKBONE_FILE: save_pth(backbone.state),
         THRESHOLDS_FILE: (json.dumps(thresholds, indent=2) + "\n").encode(),
     }
-    for name, data in own.items():
-        write_bytes(join(config.output, name), data)
     trained = [ROUTER_FILE, *(cae_file(category) for category in infos)]
-    digests = {name: sha256(data) for name, data in own.items()}
-    digests.update({name: sha256(read_bytes(join(config.output, name))) for name in trained})
+    files = own | {name: read_bytes(join(config.output, name)) for name in trained}
+    digests = {name: sha256(data) for name, data in files.items()}
     manifest = BundleManifest(
         created_by=f"line-audit {version('line-audit')}, torch {torch.__version__}",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -200,8 +203,17 @@ def _write_bundle(
         training=infos,
         files=digests,
     )
-    write_bytes(join(config.output, BUNDLE_FILE), manifest.to_bytes())
-    return manifest
+    references = {one.category: [read_bytes(uri) for uri in _references(one.uris)] for one in images}
+    whole = with_references({**files, BUNDLE_FILE: manifest.to_bytes()}, references, settings.device)
+    for name in sorted(whole.keys() - {*trained, BUNDLE_FILE}):
+        write_bytes(join(config.output, name), whole[name])
+    write_bytes(join(config.output, BUNDLE_FILE), whole[BUNDLE_FILE])
+    return BundleManifest.from_bytes(whole[BUNDLE_FILE])
+
+
+def _references(uris: Sequence[str]) -> Sequence[str]:
+    # Not the first ones, which often are pictures of one part.
+    return uris[:: max(1, len(uris) // REFERENCE_IMAGES)][:REFERENCE_IMAGES]
 
 
 def elapsed(start: float) -> str:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from anomaly_core import bundle_manifest as module
-from anomaly_core.bundle import Bundle, category_scorer, load_bundle, load_pth, save_pth
+from anomaly_core.bundle import NO_REFERENCES, Bundle, category_scorer, load_bundle, load_pth, save_pth
 from anomaly_core.bundle_manifest import (
     BACKBONE_FILE,
     BUNDLE_FILE,
@@ -68,7 +68,7 @@ def refused(files: Files, match: str, **settings: Any) -> None:
 def test_a_described_bundle(described_files: Files) -> None:
     bundle = load_bundle(described_files)
     manifest = bundle.manifest
-    assert manifest is not None and not bundle.reference and bundle.warnings == ()
+    assert manifest is not None and not bundle.reference and bundle.warnings == (NO_REFERENCES,)
     assert bundle.categories == ("cap", "gear") and bundle.thresholds == {"cap": 2.5, "gear": 2.5}
     assert (bundle.form, bundle.score, bundle.precision) == ("v1.5", "top10_mean_224", "float32")
     assert bundle.preprocessing == Preprocessing()

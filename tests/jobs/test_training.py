@@ -15,6 +15,7 @@ from PIL import Image
 from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleManifest
 from anomaly_core.inspector import Inspector
 from anomaly_core.metrics import image_auroc, rates
+from anomaly_core.self_test import deviation, moved
 from jobs.audit.config import AuditConfig
 from jobs.audit.run import audit
 from jobs.bundles import read_bundle
@@ -116,6 +117,22 @@ def test_bundle_says_what_it_is(trained: Path) -> None:
         assert bundle.thresholds[category] == info.threshold
         assert bundle.calibration_scores(category) == info.calibration_scores
     assert json.loads((trained / "thresholds.json").read_text()) == dict(bundle.thresholds)
+
+
+def test_bundle_has_reference_images_that_it_scores_as_expected(trained: Path, images: Path) -> None:
+    bundle = read_bundle(str(trained))
+    inspector = Inspector(bundle, "cpu", "float32")
+    assert [(one.category, one.number) for one in bundle.references] == [
+        ("bar", 0), ("bar", 1), ("column", 0), ("column", 1)
+    ]  # fmt: skip
+    for one in bundle.references:
+        data = (images / one.category / "train" / "good" / f"{4 * one.number:02d}.png").read_bytes()
+        assert (trained / one.file).read_bytes() == data
+        seen = inspector.inspect(data)
+        assert (seen.category, one.routed) == (one.category, True)
+        assert moved(one, routed=True, confidence=seen.confidence, score=seen.score) is None
+        assert deviation(one, seen.score) < 1e-5
+    assert bundle.warnings == ()
 
 
 def test_finished_categories_are_not_trained_again(

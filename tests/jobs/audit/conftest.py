@@ -27,7 +27,7 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="package")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A bundle whose threshold lies among the scores of the archive."""
-    return str(write_random_bundle(tmp_path_factory.mktemp("bundle") / "bundle", threshold=0.7))
+    return str(write_random_bundle(tmp_path_factory.mktemp("bundle") / "bundle", threshold=0.7, references=1))
 
 
 @pytest.fixture(scope="package")

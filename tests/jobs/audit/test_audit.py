@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from anomaly_core.bundle import Bundle
+from anomaly_core.bundle import NO_REFERENCES, Bundle
 from anomaly_core.inspector import Inspector
 from jobs.audit import exits
 from jobs.audit.config import ErrorBudget
@@ -299,6 +299,7 @@ def test_reference_bundle_follows_the_reference_rule(archive: Path, tmp_path: Pa
     for row in rows:
         assert row["decision"] == ("anomalous" if row["score"] >= row["threshold"] else "normal")
     assert any("bundle.json" in warning for warning in outcome.record.warnings)
+    assert NO_REFERENCES in outcome.record.warnings and outcome.record.self_test == {}
 
 
 def test_wrong_bundle_starts_nothing(archive: Path, tmp_path: Path) -> None:

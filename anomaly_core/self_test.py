@@ -1,0 +1,83 @@
+"""The self-test of a bundle: images with the scores that they had at training.
+
+An audit scores them before anything else and does not start if one has moved: wrong weights, another library or
+another device are then known before a night's images are scored with them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+
+from anomaly_core.bundle import load_bundle
+from anomaly_core.bundle_manifest import BUNDLE_FILE, ReferenceImage, sha256
+from anomaly_core.device import Precision
+from anomaly_core.preprocess import Preprocessing, decode
+
+TOLERANCE: Mapping[Precision, float] = {"float32": 1e-3, "bfloat16": 0.03}
+# Files are kept as they are, because a decoder can be wrong too; of a larger one only the picture that the models see.
+LARGEST_FILE = 2 * 2**20
+
+
+def with_references(files: Mapping[str, bytes], images: Mapping[str, Sequence[bytes]], device: str) -> dict[str, bytes]:
+    """A described bundle's files with reference images, and with a bundle.json that lists them.
+
+    images: category to image files. What is expected of them is what the bundle makes of them on ``device``, at its
+    own precision. Raises BundleError, ImageError, and ValueError for a score that is no positive number.
+    """
+    bundle = load_bundle(files)
+    manifest = bundle.manifest
+    if manifest is None:
+        raise ValueError(f"only a bundle with {BUNDLE_FILE} can have reference images")
+    kept, references = {}, []
+    extractor = bundle.extractor(device, manifest.precision)
+    for index, category in enumerate(bundle.categories):
+        scorer = bundle.scorer(category, device, manifest.precision)
+        for number, data in enumerate(images[category]):
+            data = data if len(data) <= LARGEST_FILE else _picture(data, bundle.preprocessing)
+            routed = extractor(decode(data, preprocessing=bundle.preprocessing).pixels[None])
+            reference = ReferenceImage(
+                category=category,
+                number=number,
+                routed=int(routed.category[0]) == index,
+                confidence=float(routed.confidence[0]),
+                score=float(scorer(routed.layer2, routed.layer3).score[0]),
+                tolerance=TOLERANCE[manifest.precision],
+            )
+            references.append(reference)
+            kept[reference.file] = data
+    digests = manifest.files | {name: sha256(data) for name, data in kept.items()}
+    described = manifest.model_copy(update={"references": references, "files": digests})
+    return {**files, **kept, BUNDLE_FILE: described.to_bytes()}
+
+
+def deviation(reference: ReferenceImage, score: float) -> float:
+    """How far a score is from the one expected, as a share of it."""
+    return abs(score / reference.score - 1)
+
+
+def moved(reference: ReferenceImage, *, routed: bool, confidence: float, score: float) -> str | None:
+    """What is no longer as it was at training, for people; None if everything is within its tolerance.
+
+    Where no category has half of the probability two may be level, and rounding decides where the image goes.
+    """
+    allowed = reference.tolerance
+    if not deviation(reference, score) <= allowed:  # a score that is not a number has moved too
+        return (
+            f"score {reference.score:.6g} expected, {score:.6g} found, {100 * deviation(reference, score):.3g} % away "
+            f"where {100 * allowed:g} % are tolerated"
+        )
+    if not abs(confidence - reference.confidence) <= allowed:
+        return f"routing confidence {reference.confidence:.4f} expected, {confidence:.4f} found"
+    if routed != reference.routed and reference.confidence > 0.5 + allowed:
+        words = {True: "routed to its category", False: "routed to another category"}
+        return f"{words[reference.routed]} at training, {words[routed]} now"
+    return None
+
+
+def _picture(data: bytes, preprocessing: Preprocessing) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(decode(data, preprocessing=preprocessing).pixels).save(buffer, "PNG")
+    return buffer.getvalue()
