@@ -6,6 +6,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +17,7 @@ from tests.anomaly_core.files import colours, encode, png_chunk, small_files
 NUMBERS = (0, 1, 2, 7, 8, 255, 256, 32_767, 32_768, 65_535, 65_536, 2**24 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 
 
+@cache
 def seeds(shared: Path | None) -> dict[str, bytes]:
     """Whole files by name: of real pictures where they are at hand, else of drawn ones, and one of every odd kind."""
     if shared is not None:

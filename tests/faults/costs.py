@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from anomaly_core.preprocess import Decoded, ImageError, Limits, decode
@@ -22,12 +23,14 @@ CRASHES = frozenset({"decode_timeout", "decoder_died"})
 
 @dataclass(frozen=True)
 class Cost:
-    """How an image ended ("decoded", or the code of its error), what was said, seconds, and bytes of memory at the
-    highest, above what the process held before."""
+    """How an image ended ("decoded", or the code of its error), what was said, seconds by the clock and of CPU, and
+    bytes of memory at the highest, above what the process held before. Of an image that ended its process, the CPU and
+    memory are not known: its seconds stand for the CPU."""
 
     code: str
     message: str
     seconds: float
+    cpu: float
     memory: int
 
 
@@ -48,10 +51,11 @@ class Scale:
         """Decode one file; whatever comes back must be a picture of the right form, or a typed error."""
         if self._child._process is None:  # started now, so that its start is not counted
             self._child.decode(_SMALL, 60.0)
-        folder = Path(f"/proc/{self._child._process.pid}")
+        process = psutil.Process(self._child._process.pid)
+        folder = Path(f"/proc/{process.pid}")
         (folder / "clear_refs").write_text("5")  # the highest mark begins anew
         before = _kilobytes(folder, "VmRSS")
-        begin = time.monotonic()
+        begin, spent = time.monotonic(), sum(process.cpu_times()[:2])
         try:
             found = self._child.decode(data, self.timeout)
         except ImageError as error:
@@ -59,8 +63,10 @@ class Scale:
         else:
             code, message = "decoded", _form(found)
         seconds = time.monotonic() - begin
-        memory = 0 if self._child._process is None else _kilobytes(folder, "VmHWM") - before
-        return Cost(code, message, seconds, 1024 * memory)
+        if self._child._process is None:
+            return Cost(code, message, seconds, seconds, 0)
+        cpu, memory = sum(process.cpu_times()[:2]) - spent, _kilobytes(folder, "VmHWM") - before
+        return Cost(code, message, seconds, cpu, 1024 * memory)
 
 
 _SMALL = encode(Image.fromarray(np.zeros((4, 4, 3), np.uint8)), "PNG")

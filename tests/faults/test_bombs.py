@@ -10,40 +10,41 @@ from tests.anomaly_core.files import small_files
 from tests.faults.bombs import AT_THE_CAP, BOMBS, IDAT, ROW, jpeg_of_scans
 from tests.faults.costs import Cost, Scale
 
-# Of CPU these take well below a second; the rest is for a machine that others keep busy.
-SECONDS, MEMORY = 10.0, 400 * 2**20
-CAP_SECONDS, CAP_MEMORY = 60.0, 2 * 2**30
+# A child is given long by the clock, for a machine that others keep busy, and little of CPU.
+PATIENCE = 120.0
+SECONDS, MEMORY = 2.0, 400 * 2**20
+CAP_SECONDS, CAP_MEMORY = 20.0, 2 * 2**30
 
 
 def print_costs(costs: dict[str, Cost], what: str) -> None:
-    slowest = max(costs, key=lambda name: costs[name].seconds)
+    slowest = max(costs, key=lambda name: costs[name].cpu)
     largest = max(costs, key=lambda name: costs[name].memory)
     print(
-        f"\n{what}: {len(costs)} files; slowest {costs[slowest].seconds:.2f} s ({slowest}), "
+        f"\n{what}: {len(costs)} files; slowest {costs[slowest].cpu:.2f} s of CPU ({slowest}), "
         f"largest {costs[largest].memory / 2**20:.0f} MiB ({largest})"
     )
 
 
 def test_bombs_are_told_by_name_and_cost_little() -> None:
     costs = {}
-    with Scale(SECONDS) as scale:
+    with Scale(PATIENCE) as scale:
         for name, (_, make) in BOMBS.items():
             costs[name] = scale.weigh(make())
     print_costs(costs, "bombs")
     assert {name: cost.code for name, cost in costs.items()} == {name: code for name, (code, _) in BOMBS.items()}
-    assert [name for name, cost in costs.items() if cost.seconds > SECONDS or cost.memory > MEMORY] == []
+    assert [name for name, cost in costs.items() if cost.cpu > SECONDS or cost.memory > MEMORY] == []
 
 
 @pytest.mark.campaign
 def test_the_largest_pictures_that_are_allowed() -> None:
     costs = {}
-    with Scale(CAP_SECONDS) as scale:
+    with Scale(PATIENCE) as scale:
         for name, make in AT_THE_CAP.items():
             costs[name] = scale.weigh(make())
-            print(f"{name}: {costs[name].seconds:.2f} s, {costs[name].memory / 2**20:.0f} MiB")
+            print(f"{name}: {costs[name].cpu:.2f} s of CPU, {costs[name].memory / 2**20:.0f} MiB")
     print_costs(costs, "at the cap of 100 million pixels")
     assert {name: cost.code for name, cost in costs.items()} == dict.fromkeys(AT_THE_CAP, "decoded")
-    assert [name for name, cost in costs.items() if cost.memory > CAP_MEMORY] == []
+    assert [name for name, cost in costs.items() if cost.cpu > CAP_SECONDS or cost.memory > CAP_MEMORY] == []
 
 
 def test_usual_files_are_in_a_usual_number_of_pieces() -> None:
