@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from anomaly_core.decoders import decode_plain
+from anomaly_core.pieces import too_many_pieces
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,10 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPPING = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+
+# 16-bit grey to the nearest 8-bit value.
+_EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
+_AT_ONCE = 2**20  # of all pixels at once, every one would take 17 bytes more
 
 # The pixel cap is checked below, on the header, with an error of its own.
 Image.MAX_IMAGE_PIXELS = None
@@ -124,12 +129,17 @@ def decode(data: bytes, limits: Limits | None = None, preprocessing: Preprocessi
         raise ImageError("empty_object", "the object has no bytes")
     if len(data) > limits.max_bytes:
         raise ImageError("too_many_bytes", f"larger than the cap of {limits.max_bytes:,} bytes")
+    pieces = too_many_pieces(data)
+    if pieces is not None:
+        raise ImageError("decompression_bomb", f"{pieces}: made to keep a decoder busy")
     with warnings.catch_warnings():
         # Pillow warns of odd metadata that does not touch the pixels; what matters raises.
         warnings.simplefilter("ignore")
         image = _open(data)
         with image:
             _check_size(image, len(data), limits)
+            if image.mode == "F":
+                raise ImageError("unsupported_format", "floating-point pixels have no defined 8-bit scale")
             width, height = image.size
             reduce = preprocessing.jpeg_reduced and image.format == "JPEG"
             if reduce:
@@ -209,8 +219,6 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def _rgb224(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
-    if image.mode == "F":
-        raise ImageError("unsupported_format", "floating-point pixels have no defined 8-bit scale")
     # Grey stays one channel: resizing it and copying the result gives the same three channels, for a third.
     if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
@@ -219,10 +227,14 @@ def _rgb224(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
+    pixels = np.asarray(image)
+    values, result = pixels.reshape(-1), np.empty(pixels.size, np.uint8)
     if values.min() < 0 or values.max() > 0xFFFF:
         raise ImageError("unsupported_format", "integer pixels outside 0 to 65535 have no defined 8-bit scale")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    for first in range(0, len(values), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        result[part] = _EIGHT_BITS[values[part]]
+    return Image.fromarray(result.reshape(pixels.shape))
 
 
 def _decode_error(format: str, data: bytes, error: Exception) -> ImageError:
