@@ -90,11 +90,10 @@ def filesystem(uri: str, *, retrying: bool = True) -> AbstractFileSystem:
 
 
 def _s3_options(ours: Mapping[str, Any]) -> dict[str, Any]:
+    # All but the number of retries, which callers count on; a copy, because botocore writes into it.
     set_outside = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
-    return {
-        **ours,
-        "config_kwargs": {**ours["config_kwargs"], **set_outside, "retries": ours["config_kwargs"]["retries"]},
-    }
+    retries = dict(ours["config_kwargs"]["retries"])
+    return {**ours, "config_kwargs": {**ours["config_kwargs"], **set_outside, "retries": retries}}
 
 
 def path_of(uri: str) -> str:

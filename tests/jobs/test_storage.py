@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import traceback
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import fsspec
 import pytest
 from botocore.exceptions import ClientError
 from s3fs import S3FileSystem
@@ -23,6 +25,7 @@ from jobs import storage
 from jobs.storage import (
     Entry,
     StorageAccessError,
+    access,
     create,
     delete,
     download,
@@ -36,6 +39,7 @@ from jobs.storage import (
     parent,
     path_of,
     read_bytes,
+    reading,
     scheme_of,
     upload,
     write_bytes,
@@ -600,3 +604,37 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> N
     assert names(str(tmp_path)) == sorted(name.format("0f" * 16) for name in kept)
     storage.sweep(str(tmp_path / "none"))
     storage.sweep("s3://nowhere/at-all")
+
+
+def test_time_limits_are_those_of_fsspecs_settings(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert filesystem("s3://bucket").config_kwargs["read_timeout"] == 60
+    monkeypatch.setitem(
+        fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 7, "retries": {"max_attempts": 99}}}
+    )
+    for retrying, most in ((True, {"max_attempts": 5}), (False, {"total_max_attempts": 1})):
+        found = filesystem("s3://bucket", retrying=retrying).config_kwargs
+        assert (found["read_timeout"], found["connect_timeout"]) == (7, 10)
+        assert found["retries"] == {"mode": "standard", **most}
+
+
+@pytest.mark.parametrize("error", [PermissionError("x"), OSError("x")])
+def test_what_a_storage_refuses_while_it_is_read_in_pieces_is_no_access(
+    s3: str, error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes("s3://bucket/pieces", b"1")
+
+    def refuse() -> None:
+        with reading("s3://bucket/pieces") as file:
+            assert file.read(1) == b"1"
+            raise error
+
+    with pytest.raises(StorageAccessError):
+        refuse()
+
+
+def test_what_a_storage_says_is_told_without_credentials(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mArKeDsEcReT")
+    with pytest.raises(StorageAccessError) as caught, access("s3://bucket/a"):
+        raise PermissionError("Authorization: AWS4 Signature=1 of mArKeDsEcReT")
+    assert "mArKeDsEcReT" not in "".join(traceback.format_exception(caught.value))
+    assert "Signature" not in str(caught.value)

@@ -72,3 +72,12 @@ def test_attempts_and_files() -> None:
     assert one.file("cap") == ["cap file"] and one.bundle() == ["bundle"]
     with pytest.raises(KeyError):
         one.file("gear")
+
+
+def test_the_last_image_that_a_storage_gave_is_remembered() -> None:
+    one = registry(1)
+    assert one.readable() == {}
+    one.read("s3://a", ("s3://a/1.png", None))
+    one.read("s3://b", ("s3://b/1.png", "v1"))
+    one.read("s3://a", ("s3://a/2.png", None))
+    assert one.readable() == {"s3://a": ("s3://a/2.png", None), "s3://b": ("s3://b/1.png", "v1")}
