@@ -20,7 +20,10 @@ from jobs.audit.exits import AuditError
 
 if TYPE_CHECKING:
     from anomaly_core.bundle import Bundle
+    from anomaly_core.bundle_manifest import ReferenceImage
 
+# One image of every category is scored, and further ones up to so many in all: each costs a start what any image costs.
+IMAGES = 16
 # Extractors that find no place, or whose node is lost while they start, are not waited for longer than this; one that
 # comes later is tested before its own first shard.
 PATIENCE_SECONDS, POLL_SECONDS = 60.0, 0.1
@@ -38,10 +41,16 @@ class Found:
     problem: str | None = None
 
 
+def chosen(bundle: Bundle) -> list[ReferenceImage]:
+    """The reference images that a start scores."""
+    in_turn = sorted(bundle.references, key=lambda one: one.number)  # one of every category, another of every category
+    return in_turn[: max(IMAGES, len(bundle.categories))]
+
+
 def reference_shard(bundle: Bundle) -> pa.Table:
-    """The reference images as loaded rows, each declared to be of its category."""
+    """The chosen images as loaded rows, each declared to be of its category."""
     rows: list[dict[str, Any]] = []
-    for one in bundle.references:
+    for one in chosen(bundle):
         row: dict[str, Any] = {"declared_category": one.category, "width": None, "height": None, "pixels": None}
         row |= {"error_stage": None, "error_code": None, "error_message": None}
         try:
@@ -61,7 +70,7 @@ def judge(bundle: Bundle, decided: pa.Table) -> Found:
     from anomaly_core.self_test import deviation, moved  # here: it brings torch, and the registry does without
 
     largest, problem = 0.0, None
-    for reference, row in zip(bundle.references, decided.to_pylist(), strict=True):
+    for reference, row in zip(chosen(bundle), decided.to_pylist(), strict=True):
         if row["score"] is None:
             found: str | None = f"it could not be scored: {row['error_code']}: {row['error_message']}"
         else:

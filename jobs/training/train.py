@@ -44,7 +44,7 @@ from jobs.weights import RANDOM, BackboneWeights, backbone_weights, random_seed,
 
 CPUS_A_TASK = 4
 SETTLING_IMAGES = 32
-# Of each category, for the self-test of audits. Each costs a start of the audit what any image costs.
+# Of each category, for the self-test of audits.
 REFERENCE_IMAGES = 2
 POLL_SECONDS = 0.5
 

@@ -82,7 +82,7 @@ def test_a_laptop_and_a_gpu_machine_run_the_same_operators(tmp_path: Path, gpus:
     from ray.data._internal.logical.optimizers import get_execution_plan
 
     load = LoadSettings(str(tmp_path), AllowList.of("/a/m.csv", []), Limits(), True, 4, 30.0)
-    extract = ExtractSettings({}, DecisionRule(), False, "cpu", "float32", 1, 1, 8)
+    extract = ExtractSettings({}, DecisionRule(), False, "cpu", "float32", 1, 1, 8, 1)
     shards = [
         {"shard": 0, "part": "p", "row_group": 0, "rows": 1},
         {"shard": 1, "part": "p", "row_group": 1, "rows": 1},

@@ -146,6 +146,19 @@ def test_the_reference_shard_is_the_loaded_images(bundle: str) -> None:
         assert np.frombuffer(row["pixels"], np.uint8).std() > 1
 
 
+@pytest.mark.parametrize(("images", "scored"), [(2, [0, 0, 0]), (4, [0, 0, 0, 1]), (9, [0, 0, 0, 1, 1, 1])])
+def test_every_category_is_tested_before_one_is_tested_again(
+    bundle: str, monkeypatch: pytest.MonkeyPatch, images: int, scored: list[int]
+) -> None:
+    monkeypatch.setattr(module, "IMAGES", images)
+    read = read_bundle(bundle)
+    assert read.manifest is not None
+    twice = [one.model_copy(update={"number": number}) for one in read.references for number in (0, 1)]
+    many = replace(read, manifest=read.manifest.model_copy(update={"references": twice}))
+    assert [one.number for one in module.chosen(many)] == scored
+    assert [one.category for one in module.chosen(many)] == (["cap", "gear", "tile"] * 2)[: len(scored)]
+
+
 def test_a_reference_image_that_no_longer_decodes_is_a_failure(copy: Path) -> None:
     (copy / "references" / "gear" / "0").write_bytes(b"<html>")
     put(copy, {"references/gear/0": b"<html>"})
