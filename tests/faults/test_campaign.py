@@ -14,7 +14,7 @@ from jobs.storage import listing, upload
 from tests.bundles import write_random_bundle
 from tests.faults.cluster import running_cluster
 from tests.faults.conftest import POINT, REACHED
-from tests.faults.night import KILLED, Ground
+from tests.faults.night import KILLED, Ground, Night
 from tests.faults.points import BEGINNING, BEREFT, ENDING, SHARDS_WRITTEN, SURVIVED, WORKING, Case, Storage
 from tests.faults.reader import Reader
 from tests.faults.test_kill import OPTIONS
@@ -45,15 +45,19 @@ def grounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Storage, 
 
 
 @pytest.fixture(scope="module")
-def prepared(grounds: dict[Storage, Ground]) -> dict[Storage, dict[str, bytes]]:
-    """What lies in the output when the driver was killed between the last shard and the commit."""
-    found = {}
-    for storage, ground in grounds.items():
-        night = ground.night("prepared")
+def snapshots() -> dict[Storage, dict[str, bytes]]:
+    """What ``prepared`` has made, by storage."""
+    return {}
+
+
+def prepared(night: Night, snapshots: dict[Storage, dict[str, bytes]]) -> None:
+    """Make the output what it is when the driver was killed between the last shard and the commit."""
+    storage = night.ground.storage
+    if storage not in snapshots:
         code, said = night.struck(SHARDS_WRITTEN)
         assert code == KILLED, said
-        found[storage] = night.snapshot()
-    return found
+        snapshots[storage] = night.snapshot()
+    night.restore(snapshots[storage])
 
 
 @pytest.fixture(params=STORAGES)
@@ -67,12 +71,12 @@ def named(case: Case) -> str:
 
 @pytest.mark.parametrize("case", [*BEGINNING, *WORKING, *ENDING], ids=named)
 def test_a_killed_driver_is_resumed(
-    ground: Ground, case: Case, request: pytest.FixtureRequest, record_property: Tell
+    ground: Ground, case: Case, snapshots: dict[Storage, dict[str, bytes]], record_property: Tell
 ) -> None:
     record_property(POINT, f"{ground.storage}: {case.name}")
     night = ground.night("prepared" if case.prepared else "")
     if case.prepared:
-        night.restore(request.getfixturevalue("prepared")[ground.storage])
+        prepared(night, snapshots)
     with Reader(night.output, ground.reference.rows) as reader:
         for order in case.starts:
             code, said = night.struck(order)
