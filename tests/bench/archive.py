@@ -90,7 +90,9 @@ def write_bundle(folder: Path, images: Sequence[tuple[str, bytes]], precision: P
         backbone = (state, "v1")
 
     def written(threshold: float | Mapping[str, float]) -> Bundle:
-        write_random_bundle(folder, CATEGORIES, threshold=threshold, precision=precision, backbone=backbone)
+        write_random_bundle(
+            folder, CATEGORIES, threshold=threshold, precision=precision, backbone=backbone, references=1
+        )
         return read_bundle(str(folder))
 
     bundle = written(1.0)

@@ -43,7 +43,7 @@ class Attempt:
     """A registry that says which attempt it is, and hears nothing else."""
 
     def __init__(self, number: int):
-        self.begin = self.spent = self
+        self.begin = self.spent = self.read = self.readable = self
         self.number = number
 
     def remote(self, *_: Any) -> int:

@@ -194,10 +194,10 @@ ALL = ("GET", "PUT", "HEAD", "DELETE")
 OUTAGES = {
     "images denied after a while": Fault("denied", r"/archive/\d", times=None, after=8),
     "token expired after a while": Fault("expired", r"/archive/\d", times=None, after=4),
-    "shards may not be written": Fault("denied", r"shards/shard-00000[0-2]", ("PUT",), times=None),
-    "the table may not be published": Fault("denied", r"results/", ("PUT",), times=None),
 }
 LONG_OUTAGES = {
+    "shards may not be written": Fault("denied", r"shards/shard-00000[0-2]", ("PUT",), times=None),
+    "the table may not be published": Fault("denied", r"results/", ("PUT",), times=None),
     "everything denied after a while": Fault("denied", "", ALL, times=None, after=30),
     "no answer after a while": Fault("stall", r"/archive/\d", times=None, after=8, seconds=2 * READ_TIMEOUT),
     "every connection reset after a while": Fault("reset", "", ALL, times=None, after=30),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from jobs.audit import exits
 from jobs.audit.config import ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.results import COLUMNS, result_schema, shard_schema
-from jobs.audit.run import Outcome, Watcher, audit, dry_run
+from jobs.audit.run import Outcome, Watcher, audit, dry_run, judged
 from jobs.audit.summary import _expected
 from jobs.bundles import read_bundle
 from manifests.schema import KNOWN_COLUMNS
@@ -161,37 +162,40 @@ def test_another_bundle_is_refused(run: tuple[Path, Outcome], archive: Path, tmp
     assert caught.value.code == exits.USAGE
 
 
-def test_missing_shards_only_are_scored(archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path) -> None:
-    first = audit(config(archive, bundle, tmp_path, name="again"))
-    assert first.scored_shards == 9
-    folder = tmp_path / "runs" / "2026-01-02" / "again"
+def unfinished(run: tuple[Path, Outcome], output: Path) -> Path:
+    """A copy of a run that was never committed; returns the run's folder."""
+    shutil.copytree(run[0], output, dirs_exist_ok=True)
+    folder = output / "runs" / "2026-01-02" / "audit"
     (folder / "_SUCCESS").unlink()
+    shutil.rmtree(output / "results")
+    return folder
+
+
+def test_missing_shards_only_are_scored(archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path) -> None:
+    folder = unfinished(run, tmp_path)
     (folder / "shards" / "shard-000001.parquet").unlink()
     damaged = folder / "shards" / "shard-000003.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-9])
     kept = {p.name: p.stat().st_mtime_ns for p in (folder / "shards").iterdir() if p != damaged}
-    assert dry_run(config(archive, bundle, tmp_path, name="again")).to_do == 4 + 4
+    assert dry_run(config(archive, bundle, tmp_path)).to_do == 4 + 4
     # Without a date, the unfinished run of the same manifest and bundle comes before a new one.
-    second = audit(config(archive, bundle, tmp_path, name="again", run_date=None))
-    assert second.record.run_id == "2026-01-02/again"
+    second = audit(config(archive, bundle, tmp_path, run_date=None))
+    assert second.record.run_id == "2026-01-02/audit"
     assert (second.scored_shards, second.earlier_shards) == (2, 7)
     assert second.record.starts == 2
     for name, time in kept.items():
         assert (folder / "shards" / name).stat().st_mtime_ns == time
-    ours, theirs = stable(published(tmp_path, name="again")), stable(published(run[0]))
-    for row in (*ours, *theirs):
-        row.pop("run_id")
-    assert [r | {"heatmap_path": None, "overlay_path": None} for r in ours] == [
-        r | {"heatmap_path": None, "overlay_path": None} for r in theirs
-    ]
+    assert stable(published(tmp_path)) == stable(published(run[0]))
 
 
-def test_budget_exceeded_commits_with_code_3_and_says_so_again(archive: Path, bundle: str, tmp_path: Path) -> None:
-    settings = {"max_failed": ErrorBudget(count=6), "heatmaps": "none"}
+def test_budget_exceeded_commits_with_code_3_and_says_so_again(
+    archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    unfinished(run, tmp_path)
+    settings = {"max_failed": ErrorBudget(count=6)}
     outcome = audit(config(archive, bundle, tmp_path, **settings))
-    assert outcome.code == exits.BUDGET_EXCEEDED  # 8 rows failed, but the duplicate is outside the budget: 7
-    assert published(tmp_path).num_rows == ROWS
-    assert not (tmp_path / "heatmaps").exists()
+    assert (outcome.code, outcome.scored_shards) == (exits.BUDGET_EXCEEDED, 0)  # 8 failed, but for a duplicate: 7
+    assert stable(published(tmp_path)) == stable(published(run[0]))
     assert audit(config(archive, bundle, tmp_path, **settings)).code == exits.BUDGET_EXCEEDED
 
 
@@ -208,8 +212,9 @@ def test_a_category_has_a_budget_of_its_own(archive: Path, bundle: str, tmp_path
     assert {name: counts["rows_by_category"][name] for name in ("bottle", "cap")} == {"bottle": 8, "cap": 3}
     assert outcome.code == exits.BUDGET_EXCEEDED
     assert "1 failed of 12, budget 10%; of each category 25%, more in cap 1 of 3" in (outcome.record.exit_reason or "")
-    wider = config(archive, bundle, tmp_path / "wider", **budget, max_failed_per_category=ErrorBudget(share=0.34))
-    assert audit(wider).code == exits.COMMITTED
+    assert not (tmp_path / "heatmaps").exists()
+    wider = config(archive, bundle, tmp_path, **budget, max_failed_per_category=ErrorBudget(share=0.34))
+    assert judged(wider, outcome.record)[0] == exits.COMMITTED
 
 
 def test_a_driver_that_lost_its_lock_commits_nothing(archive: Path, bundle: str, tmp_path: Path) -> None:
@@ -230,17 +235,15 @@ def test_a_driver_that_lost_its_lock_commits_nothing(archive: Path, bundle: str,
 
 
 def test_other_code_is_refused_until_it_is_accepted(
-    archive: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    audit(config(archive, bundle, tmp_path, limit=9))
-    folder = tmp_path / "runs" / "2026-01-02" / "audit"
-    (folder / "_SUCCESS").unlink()
+    folder = unfinished(run, tmp_path)
     (folder / "shards" / "shard-000000.parquet").unlink()
     monkeypatch.setattr("jobs.audit.plan.code_version", lambda: {"source": "another"})
     with pytest.raises(AuditError, match="--accept-code-change") as caught:
-        audit(config(archive, bundle, tmp_path, limit=9))
+        audit(config(archive, bundle, tmp_path))
     assert caught.value.code == exits.USAGE
-    outcome = audit(config(archive, bundle, tmp_path, limit=9, accept_code_change=True))
+    outcome = audit(config(archive, bundle, tmp_path, accept_code_change=True))
     assert outcome.code == exits.COMMITTED
     assert [change["to"] for change in outcome.record.code_changes] == [{"source": "another"}]
 

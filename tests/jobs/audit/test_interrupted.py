@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -76,15 +77,39 @@ def finish(archive: Path, bundle: str, output: Path) -> subprocess.CompletedProc
     return done
 
 
-def test_killed_driver(archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_a_night_that_is_terminated_stalls_and_is_killed(
+    archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "2026-01-02" / "audit"
     process = start(archive, bundle, tmp_path)
-    wait_for_shards(process, tmp_path, 3)
+    wait_for_shards(process, tmp_path, 1)
+    assert f"pid {process.pid}" in refused(process, archive, bundle, tmp_path)
+    begun = time.monotonic()
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == exits.INTERRUPTED, said
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["state"], record["exit_code"]) == ("interrupted", exits.INTERRUPTED)
+
+    process = start(archive, bundle, tmp_path, "--stall-timeout", "12")
+    wait_for_shards(process, tmp_path, len(shards(tmp_path)) + 1)
+    said = stalled(process)
+    assert process.returncode == exits.FAILED, said
+    assert "error: nothing has moved for " in said
+    assert "shards begun, load" in said
+    assert "shards in hand: " in said
+    assert "Traceback" not in said
+
+    process = start(archive, bundle, tmp_path)
+    wait_for_shards(process, tmp_path, len(shards(tmp_path)) + 1)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert list(tmp_path.glob("results/**/*")) == []
     time.sleep(3)  # workers that outlive the driver for a moment may still write what they have
     left = shards(tmp_path)
     assert 3 <= len(left) < 9
+
     done = finish(archive, bundle, tmp_path)
     assert done.returncode == exits.COMMITTED, done.stderr
     assert f"{9 - len(left)} to do" in done.stderr
@@ -93,27 +118,26 @@ def test_killed_driver(archive: Path, bundle: str, run: tuple[Path, Outcome], tm
     assert "read_parquet" in done.stderr
     after = shards(tmp_path)
     assert {name: after[name] for name in left} == left
+    assert json.loads((folder / "run.json").read_text())["starts"] == 4
     assert stable(published(tmp_path)) == stable(published(run[0]))
 
 
-def test_a_second_process_is_refused_and_a_terminated_one_exits_with_130_and_is_resumed(
-    archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path
-) -> None:
-    process = start(archive, bundle, tmp_path)
-    wait_for_shards(process, tmp_path, 1)
-    second = refused(process, archive, bundle, tmp_path)
-    assert f"pid {process.pid}" in second
-    begun = time.monotonic()
-    process.terminate()
-    _, said = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 10
-    assert process.returncode == exits.INTERRUPTED, said
-    record = json.loads((tmp_path / "runs" / "2026-01-02" / "audit" / "run.json").read_text())
-    assert (record["state"], record["exit_code"]) == ("interrupted", exits.INTERRUPTED)
-    assert list(tmp_path.glob("results/**/*")) == []
-    done = finish(archive, bundle, tmp_path)
-    assert done.returncode == exits.COMMITTED, done.stderr
-    assert stable(published(tmp_path)) == stable(published(run[0]))
+def stalled(process: subprocess.Popen[str]) -> str:
+    """What an audit says whose scorers hang. None of its processes is left."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    scorers = [one for one in family if one.cmdline()[:1] and one.cmdline()[0].startswith("ray::Scorer")]
+    assert scorers
+    for one in scorers:
+        one.suspend()
+    try:
+        _, said = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        for one in scorers:
+            one.resume()
+        raise
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert [one.cmdline() for one in alive] == []
+    return " ".join(said.split())
 
 
 @pytest.mark.parametrize(

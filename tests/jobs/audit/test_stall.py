@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import pytest
 
 from jobs.audit import exits
 from jobs.audit.exits import AuditError, Stalled
-from jobs.audit.run import Outcome
 from jobs.audit.stall import Movement, watched
-from tests.jobs.audit.tables import published, stable
-from tests.jobs.audit.test_interrupted import finish, shards, start, wait_for_shards
 
 
 def still() -> Movement:
@@ -77,34 +71,3 @@ def test_a_check_that_fails_ends_it_while_nothing_comes() -> None:
 
     with pytest.raises(AuditError, match="taken over"):
         pull(never(), patience=60.0, check=lost)
-
-
-@pytest.mark.slow
-def test_a_scorer_that_hangs_ends_the_run_which_is_then_resumed(
-    archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path
-) -> None:
-    process = start(archive, bundle, tmp_path, "--stall-timeout", "20")
-    wait_for_shards(process, tmp_path, 1)
-    family = psutil.Process(process.pid).children(recursive=True)
-    scorers = [one for one in family if one.cmdline()[0].startswith("ray::Scorer")]
-    assert scorers
-    for one in scorers:
-        one.suspend()
-    try:
-        _, said = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        for one in scorers:
-            one.resume()
-        raise
-    assert process.returncode == exits.FAILED, said
-    plain = " ".join(said.split())
-    assert "nothing has moved for" in plain
-    assert "shards begun, load" in plain
-    assert "shards in hand: " in plain
-    assert "Traceback" not in plain
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert [one.cmdline() for one in alive] == []
-    assert 1 <= len(shards(tmp_path)) < 9
-    done = finish(archive, bundle, tmp_path)
-    assert done.returncode == exits.COMMITTED, done.stderr
-    assert stable(published(tmp_path)) == stable(published(run[0]))
