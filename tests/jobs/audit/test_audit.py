@@ -16,6 +16,7 @@ from PIL import Image
 from anomaly_core.bundle import NO_REFERENCES, Bundle
 from anomaly_core.inspector import Inspector
 from jobs.audit import exits
+from jobs.audit.commit import count_rows
 from jobs.audit.config import ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.results import COLUMNS, result_schema, shard_schema
@@ -199,22 +200,27 @@ def test_budget_exceeded_commits_with_code_3_and_says_so_again(
     assert audit(config(archive, bundle, tmp_path, **settings)).code == exits.BUDGET_EXCEEDED
 
 
-def test_a_category_has_a_budget_of_its_own(archive: Path, bundle: str, tmp_path: Path) -> None:
-    names = [*(f"images/{i:03d}.jpg,bottle" for i in range(0, 16, 2)), "images/empty.png,cap", "images/001.png,cap"]
-    manifest = archive / "categories.csv"
-    manifest.write_text(
-        "uri,declared_category\n" + "".join(f"{name}\n" for name in [*names, names[-1], "images/003.png,"])
-    )
-    budget = {"max_failed": ErrorBudget(share=0.1), "heatmaps": "none", "manifest": str(manifest)}
-    outcome = audit(config(archive, bundle, tmp_path, **budget, max_failed_per_category=ErrorBudget(share=0.25)))
-    counts = outcome.record.counts
+def test_a_category_has_a_budget_of_its_own(archive: Path, bundle: str, run: tuple[Path, Outcome]) -> None:
+    rows = [*8 * ["('scored', NULL, NULL, 'bottle', 'cap', 'normal')"], "('scored', NULL, NULL, NULL, 'cap', 'review')"]
+    rows += ["('failed', 'fetch', 'timeout', 'cap', NULL, 'failed')", "('scored', NULL, NULL, 'cap', 'cap', 'normal')"]
+    rows += ["('failed', 'manifest', 'duplicate', 'cap', NULL, 'failed')"]
+    with duckdb.connect() as connection:
+        connection.execute(
+            "CREATE TABLE rows AS SELECT *, NULL AS render_error, NULL AS margin FROM "
+            f"(VALUES {', '.join(rows)}) AS t(status, error_stage, error_code, declared_category, category, decision)"
+        )
+        counts = count_rows(connection)
     assert counts["failed_by_category"] == {"cap": 1}  # the duplicate is outside the budget
-    assert {name: counts["rows_by_category"][name] for name in ("bottle", "cap")} == {"bottle": 8, "cap": 3}
-    assert outcome.code == exits.BUDGET_EXCEEDED
-    assert "1 failed of 12, budget 10%; of each category 25%, more in cap 1 of 3" in (outcome.record.exit_reason or "")
-    assert not (tmp_path / "heatmaps").exists()
-    wider = config(archive, bundle, tmp_path, **budget, max_failed_per_category=ErrorBudget(share=0.34))
-    assert judged(wider, outcome.record)[0] == exits.COMMITTED
+    assert counts["rows_by_category"] == {"bottle": 8, "cap": 4}
+    record = run[1].record.model_copy(update={"counts": counts})
+    budget = {"max_failed": ErrorBudget(share=0.1)}
+    narrow = config(archive, bundle, run[0], **budget, max_failed_per_category=ErrorBudget(share=0.2))
+    code, reason = judged(narrow, record)
+    assert code == exits.BUDGET_EXCEEDED
+    assert "1 failed of 12, budget 10%; of each category 20%, more in cap 1 of 4" in reason
+    wider = config(archive, bundle, run[0], **budget, max_failed_per_category=ErrorBudget(share=0.25))
+    assert judged(wider, record)[0] == exits.COMMITTED
+    assert run[1].record.counts["failed_by_category"] == {"": 7}
 
 
 def test_a_driver_that_lost_its_lock_commits_nothing(archive: Path, bundle: str, tmp_path: Path) -> None:
@@ -237,8 +243,7 @@ def test_a_driver_that_lost_its_lock_commits_nothing(archive: Path, bundle: str,
 def test_other_code_is_refused_until_it_is_accepted(
     archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = unfinished(run, tmp_path)
-    (folder / "shards" / "shard-000000.parquet").unlink()
+    unfinished(run, tmp_path)
     monkeypatch.setattr("jobs.audit.plan.code_version", lambda: {"source": "another"})
     with pytest.raises(AuditError, match="--accept-code-change") as caught:
         audit(config(archive, bundle, tmp_path))

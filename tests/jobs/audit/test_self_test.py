@@ -100,7 +100,8 @@ def test_exchanged_autoencoders_end_with_5_and_a_repaired_bundle_is_audited_in_t
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("scoring", ["extractor", pytest.param("actors", marks=pytest.mark.campaign)])
+@pytest.mark.campaign
+@pytest.mark.parametrize("scoring", ["extractor", "actors"])
 def test_another_router_ends_with_5(archive: Path, copy: Path, tmp_path: Path, scoring: str) -> None:
     router: Any = load_pth({ROUTER_FILE: (copy / ROUTER_FILE).read_bytes()}, ROUTER_FILE)
     router["model_state_dict"]["fc.weight"] *= 8  # surer of what it says
