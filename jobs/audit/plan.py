@@ -125,8 +125,7 @@ def new_run(
     """
     with scratch() as local:
         frozen = freeze_manifest(config, local)
-        for part in sorted((local / "frozen").iterdir()):
-            upload(part, join(folder.manifest, part.name))
+        upload_parts(local / "frozen", folder)
     parts = parts_of(config, bundle, precision, frozen)
     record = RunRecord(
         run_id=folder.run_id,
@@ -144,6 +143,12 @@ def new_run(
     )
     record.save(folder)
     return record, frozen
+
+
+def upload_parts(frozen: Path, folder: RunFolder) -> None:
+    """The parts of a frozen manifest to where the run, or its retry, reads them."""
+    for part in sorted(frozen.iterdir()):
+        upload(part, join(folder.manifest, part.name))
 
 
 def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:

@@ -24,11 +24,11 @@ from jobs.audit.config import AuditConfig
 from jobs.audit.exits import AuditError
 from jobs.audit.fetch import PASSING
 from jobs.audit.lock import RunLock
-from jobs.audit.plan import Plan, check_same, missing_shards, parts_of
+from jobs.audit.plan import Plan, check_same, missing_shards, parts_of, upload_parts
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
 from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, tidy
 from jobs.audit.work import work
-from jobs.storage import copy, exists, join, read_bytes, reading, scratch, upload, write_bytes
+from jobs.storage import copy, exists, join, read_bytes, reading, scratch, write_bytes
 from manifests.freeze import FrozenManifest, read_shard, refreeze
 
 # Bad data stays bad, and an object that is not there was not there; a permission may have been given meanwhile.
@@ -129,8 +129,7 @@ def _plan(folder: RunFolder, record: RunRecord, whole: FrozenManifest) -> Plan |
         with scratch() as local:
             rows = sum(map(len, failed.values()))
             frozen = refreeze(_rows(folder, whole, failed), local / "frozen", rows, whole)
-            for part in sorted((local / "frozen").iterdir()):
-                upload(part, join(again.manifest, part.name))
+            upload_parts(local / "frozen", again)
         write_bytes(again.record, json.dumps(frozen.to_dict()).encode())
         return Plan(again, record, frozen, tuple(shard.index for shard in frozen.shards))
     return Plan(again, record, frozen, missing_shards(again, record, frozen))

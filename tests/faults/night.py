@@ -18,14 +18,17 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from jobs.storage import delete, join, listing, read_bytes, write_bytes
-from tests.faults.cluster import ROOT, Cluster
+from tests.bundles import write_random_bundle
+from tests.faults.cluster import ROOT, Cluster, running_cluster
 from tests.faults.points import Order, Storage
 from tests.faults.reader import Reader, Rows
+from tests.jobs.audit.conftest import write_archive
 from tests.jobs.audit.tables import stable
 
 PATIENCE_SECONDS = 240.0
 DATE = "2026-01-02"
 KILLED = -9
+OPTIONS = ("--shard-rows", "4", "--max-failed", "7", "--heatmaps", "all")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,15 @@ class Ground:
             assert code == 0, said
             self._reference.append(Reference(night.rows(), night.files(), night.pictures()))
         return self._reference[0]
+
+
+@contextmanager
+def ground_on_disk(root: Path) -> Iterator[Ground]:
+    """The small archive of the audit's tests with a random bundle, on this machine's disk, and a Ray for its runs."""
+    write_archive(root / "archive")
+    bundle = write_random_bundle(root / "bundle", threshold=0.7)
+    with running_cluster() as cluster:
+        yield Ground(cluster, "local", str(root / "archive" / "manifest.csv"), str(bundle), str(root), OPTIONS)
 
 
 @dataclass

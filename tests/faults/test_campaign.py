@@ -14,10 +14,9 @@ from jobs.storage import listing, upload
 from tests.bundles import write_random_bundle
 from tests.faults.cluster import running_cluster
 from tests.faults.conftest import POINT, REACHED
-from tests.faults.night import KILLED, Ground, Night
+from tests.faults.night import KILLED, OPTIONS, Ground, Night
 from tests.faults.points import BEGINNING, BEREFT, ENDING, SHARDS_WRITTEN, SURVIVED, WORKING, Case, Storage
 from tests.faults.reader import Reader
-from tests.faults.test_kill import OPTIONS
 from tests.jobs.audit.conftest import write_archive
 
 pytestmark = [pytest.mark.slow, pytest.mark.campaign]
@@ -88,15 +87,20 @@ def test_a_killed_driver_is_resumed(
         night.check(reader)
 
 
-@pytest.mark.parametrize("case", SURVIVED, ids=named)
-def test_a_killed_worker_is_survived(ground: Ground, case: Case, record_property: Tell) -> None:
-    record_property(POINT, f"{ground.storage}: {case.name}")
+def survives(ground: Ground, case: Case, record_property: Tell) -> None:
+    """One start in which these kills happen ends as the undisturbed run did."""
     night = ground.night()
     with Reader(night.output, ground.reference.rows) as reader:
         code, said = night.struck(*case.starts)
         record_property(REACHED, True)
         assert code == exits.COMMITTED, said
         night.check(reader)
+
+
+@pytest.mark.parametrize("case", SURVIVED, ids=named)
+def test_a_killed_worker_is_survived(ground: Ground, case: Case, record_property: Tell) -> None:
+    record_property(POINT, f"{ground.storage}: {case.name}")
+    survives(ground, case, record_property)
 
 
 def test_without_its_registry_a_run_fails_and_is_resumed(ground: Ground, record_property: Tell) -> None:

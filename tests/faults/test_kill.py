@@ -7,23 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import write_random_bundle
-from tests.faults.cluster import running_cluster
-from tests.faults.night import KILLED, Ground
+from tests.faults.night import KILLED, Ground, ground_on_disk
 from tests.faults.points import COMMIT, PUT, SCORE, SHARD, TABLE, WRITE, Order
 from tests.faults.reader import Reader
-from tests.jobs.audit.conftest import write_archive
-
-OPTIONS = ("--shard-rows", "4", "--max-failed", "7", "--heatmaps", "all")
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    root = tmp_path_factory.mktemp("kill")
-    write_archive(root / "archive")
-    bundle = write_random_bundle(root / "bundle", threshold=0.7)
-    with running_cluster() as cluster:
-        yield Ground(cluster, "local", str(root / "archive" / "manifest.csv"), str(bundle), str(root), OPTIONS)
+    with ground_on_disk(tmp_path_factory.mktemp("kill")) as ground:
+        yield ground
 
 
 @pytest.mark.slow
