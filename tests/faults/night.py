@@ -60,11 +60,14 @@ class Ground:
     def reference(self) -> Reference:
         """Of an undisturbed run, which takes place when it is first asked for."""
         if not self._reference:
-            night = self.night("undisturbed")
-            code, said = night.wait(night.start())
-            assert code == 0, said
-            self._reference.append(Reference(night.rows(), night.files(), night.pictures()))
+            self.measure(self.night("undisturbed"))
         return self._reference[0]
+
+    def measure(self, night: Night) -> None:
+        """Let it take place undisturbed, and make it the reference."""
+        code, said = night.wait(night.start())
+        assert code == 0, said
+        self._reference[:] = [Reference(night.rows(), night.files(), night.pictures())]
 
 
 @contextmanager
@@ -83,16 +86,19 @@ class Night:
     ground: Ground
     output: str
 
+    @property
+    def command(self) -> list[str]:
+        """What follows ``line-audit``."""
+        ground = self.ground
+        places = ("--manifest", ground.manifest, "--bundle", ground.bundle, "--output", self.output)
+        return ["audit", *places, "--run-date", DATE, *ground.options]
+
     def start(self) -> subprocess.Popen[str]:
         """The command in a process of its own."""
-        ground = self.ground
         return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "jobs", "audit", "--manifest", ground.manifest, "--bundle", ground.bundle),
-                *("--output", self.output, "--run-date", DATE, *ground.options),
-            ],
+            [sys.executable, "-m", "jobs", *self.command],
             cwd=ROOT,
-            env=ground.cluster.environment,
+            env=self.ground.cluster.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -159,6 +165,15 @@ class Night:
         assert reader.look() == 1
         assert reader.wrong == []
         assert reader.looks > 3
+
+
+class Retry(Night):
+    """``retry-failed`` of a run. The reference of its ground is what an undisturbed one makes."""
+
+    @property
+    def command(self) -> list[str]:
+        """What follows ``line-audit``."""
+        return ["retry-failed", "--run", join(self.output, "runs", DATE, "audit"), "--max-failed", "7"]
 
 
 @contextmanager

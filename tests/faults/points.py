@@ -9,9 +9,9 @@ from typing import Literal
 Storage = Literal["local", "s3"]
 Victim = Literal["driver", "self", "raylet", "node"]
 
-# A file comes into being: renamed on a disk, put on S3. "before": the temporary file is there, and the file is not.
+# A file comes into being: renamed on a disk, put or copied on S3. "before": the temporary file is there, and the file is not.
 PUT = "put"
-_PUT = {"local": ("jobs.storage:_publish", ""), "s3": ("s3fs.core:S3FileSystem._call_s3", "put_object .*")}
+_PUT = {"local": ("jobs.storage:_publish", ""), "s3": ("s3fs.core:S3FileSystem._call_s3", "(?:put|copy)_object .*")}
 
 
 @dataclass(frozen=True)
@@ -134,4 +134,24 @@ NODES = [
     _one("node while it extracts", Order("before", ROUTE, nth=2, victim="raylet", node=NODE)),
     _one("node while it writes a shard", Order("before", PUT, SHARD, victim="node", node=NODE)),
     _one("node when its shard was written", Order("after", PUT, SHARD, victim="node", node=NODE)),
+]
+
+# The driver of retry-failed dies; what it retries is committed before. published: the new version is there then.
+VERSION = r"versions/0001\.parquet$"
+RETRYING = [
+    _one("retry: its rows are being frozen", Order("before", "manifests.freeze:_write_parts")),
+    _one("retry: its rows are there, retry.json is not", Order("after", UPLOAD, PART)),
+    _one("retry: retry.json is being written", Order("before", PUT, r"retry\.json$")),
+    _one("retry: retry.json is there", Order("after", WRITE, r"retry\.json$")),
+    _one("retry: driver while scoring", Order("before", SCORE, victim="driver")),
+    _one("retry: driver while a shard is being written", Order("before", PUT, SHARD, victim="driver")),
+    _one("retry: driver when a shard was written", Order("after", PUT, SHARD, victim="driver")),
+    _one("retry: the earlier version is being kept", Order("before", PUT, VERSION)),
+    _one("retry: the earlier version was kept", Order("after", PUT, VERSION)),
+    _one("retry: while the table is made", Order("before", COUNTS)),
+    _one("retry: while the table is being published", Order("before", PUT, TABLE)),
+    _one("retry: the table was published", Order("after", PUT, TABLE), published=True),
+    _one("retry: run.json is being written", Order("before", PUT, RUN), published=True),
+    _one("retry: run.json tells of it", Order("after", SAVE), published=True),
+    _one("retry: before the lock is released", Order("before", "jobs.storage:delete", LOCK), published=True),
 ]
