@@ -9,7 +9,7 @@ from typing import Literal
 Storage = Literal["local", "s3"]
 Victim = Literal["driver", "self", "raylet", "node"]
 
-# A file comes into being: renamed on a disk, put or copied on S3. "before": the temporary file is there, and the file is not.
+# A file comes into being: renamed on a disk, put or copied on S3. "before": its temporary file is there, it is not.
 PUT = "put"
 _PUT = {"local": ("jobs.storage:_publish", ""), "s3": ("s3fs.core:S3FileSystem._call_s3", "(?:put|copy)_object .*")}
 
