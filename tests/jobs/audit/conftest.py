@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from PIL import Image
 
 from jobs.audit.config import AuditConfig, ErrorBudget
@@ -18,10 +20,20 @@ GOOD = 26
 
 
 @pytest.fixture(scope="package")
-def ray_cluster() -> Iterator[None]:
-    """An embedded Ray that all tests of this folder share."""
-    with ray_session(512 * 2**20):
-        yield
+def _sessions() -> Iterator[ExitStack]:
+    with ExitStack() as sessions:
+        yield sessions
+
+
+@pytest.fixture
+def ray_cluster(_sessions: ExitStack) -> None:
+    """An embedded Ray that the tests of this folder share. A module with its own ends it; then it begins anew."""
+    _begin(_sessions)
+
+
+def _begin(sessions: ExitStack) -> None:
+    if not ray.is_initialized():
+        sessions.enter_context(ray_session(512 * 2**20))
 
 
 @pytest.fixture(scope="package")
@@ -53,9 +65,10 @@ def config(archive: Path, bundle: str, output: Path, **settings: Any) -> AuditCo
 
 @pytest.fixture(scope="package")
 def run(
-    ray_cluster: None, archive: Path, bundle: str, tmp_path_factory: pytest.TempPathFactory
+    _sessions: ExitStack, archive: Path, bundle: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Outcome]:
     """An audit that nothing disturbed: its output folder, and how it ended. Tests read it and leave it as it is."""
+    _begin(_sessions)
     output = tmp_path_factory.mktemp("run")
     return output, audit(config(archive, bundle, output))
 

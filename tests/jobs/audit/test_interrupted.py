@@ -59,24 +59,25 @@ def wait_for_shards(process: subprocess.Popen[str], output: Path, count: int) ->
 
 
 def refused(first: subprocess.Popen[str], archive: Path, bundle: str, output: Path) -> str:
-    """What a second process on the same run says; the first one is stopped meanwhile, or it might be done before."""
+    """What a second start of the same run says; the first one is stopped meanwhile, or it might be done before."""
     first.send_signal(signal.SIGSTOP)
     try:
-        second = finish(archive, bundle, output)
+        code, said = here(archive, bundle, output)
     finally:
         first.send_signal(signal.SIGCONT)
-    assert second.returncode == exits.LOCKED, second.stderr
-    return second.stderr
+    assert code == exits.LOCKED, said
+    return said
 
 
-def finish(archive: Path, bundle: str, output: Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(archive, bundle, output), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
-    )
-    done.stderr += done.stdout
-    return done
+def here(archive: Path, bundle: str, output: Path, *options: str) -> tuple[int, str]:
+    """Exit code and words of the command, in this process and on its Ray."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal, "signal", lambda number, handler: None)  # or this process would keep the command's
+        done = CliRunner().invoke(app, [*command(archive, bundle, output)[3:], *options])
+    return done.exit_code, " ".join(done.output.split())
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_night_that_is_terminated_and_stalls(
     archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path
 ) -> None:
@@ -104,12 +105,12 @@ def test_a_night_that_is_terminated_and_stalls(
     left = shards(tmp_path)
     assert 2 <= len(left) < 9
     assert list(tmp_path.glob("results/**/*")) == []
-    done = finish(archive, bundle, tmp_path)
-    assert done.returncode == exits.COMMITTED, done.stderr
-    assert f"{9 - len(left)} to do" in done.stderr
-    assert f"{len(left)} shards were there from an earlier start" in done.stderr
-    assert f"{ROWS} images: {GOOD} scored, 8 failed" in done.stderr
-    assert "read_parquet" in done.stderr
+    code, said = here(archive, bundle, tmp_path)
+    assert code == exits.COMMITTED, said
+    assert f"{9 - len(left)} to do" in said
+    assert f"{len(left)} shards were there from an earlier start" in said
+    assert f"{ROWS} images: {GOOD} scored, 8 failed" in said
+    assert "read_parquet" in said
     after = shards(tmp_path)
     assert {name: after[name] for name in left} == left
     assert json.loads((folder / "run.json").read_text())["starts"] == 3
@@ -144,14 +145,10 @@ def stalled(process: subprocess.Popen[str]) -> str:
         (["--precision", "bfloat16"], "calibrated in float32"),
     ],
 )
-def test_wrong_arguments_exit_with_2(
-    monkeypatch: pytest.MonkeyPatch, archive: Path, bundle: str, tmp_path: Path, extra: list[str], named: str
-) -> None:
-    words = [word.format(folder=tmp_path) for word in extra]
-    monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # or this process would keep the command's
-    done = CliRunner().invoke(app, [*command(archive, bundle, tmp_path / "out")[3:], *words])
-    assert done.exit_code == exits.USAGE, done.output
-    assert named in done.output.replace("\n", " ")
+def test_wrong_arguments_exit_with_2(archive: Path, bundle: str, tmp_path: Path, extra: list[str], named: str) -> None:
+    code, said = here(archive, bundle, tmp_path / "out", *(word.format(folder=tmp_path) for word in extra))
+    assert code == exits.USAGE, said
+    assert named in said
     assert not (tmp_path / "out").exists()
 
 
@@ -163,14 +160,8 @@ def test_the_process_itself_exits_with_2(archive: Path, bundle: str, tmp_path: P
 
 
 def test_dry_run_writes_nothing(archive: Path, bundle: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*command(archive, bundle, tmp_path / "out"), "--dry-run"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "1 duplicate" in done.stdout
-    assert "shards" in done.stdout
+    code, said = here(archive, bundle, tmp_path / "out", "--dry-run")
+    assert code == 0, said
+    assert "1 duplicate" in said
+    assert "shards" in said
     assert list(tmp_path.iterdir()) == []
