@@ -10,18 +10,37 @@ from typing import Any
 import pytest
 import ray
 from PIL import Image
+from s3fs import S3FileSystem
 
 from jobs.audit.config import AuditConfig, ErrorBudget
 from jobs.audit.run import Outcome, audit
 from jobs.cluster_session import ray_session
+from jobs.demo.server import s3_server
+from jobs.storage import listing, upload
 from tests.bundles import random_pixels, write_random_bundle
+from tests.faults.proxy import FaultyServer, faulty_server
 
 GOOD = 26
+DEFAULTS: dict[str, Any] = {"run_date": "2026-01-02", "shard_rows": 4, "max_failed": ErrorBudget(count=7)}
 
 
 @pytest.fixture(scope="package")
-def _sessions() -> Iterator[ExitStack]:
-    with ExitStack() as sessions:
+def endpoint(archive: Path, bundle: str) -> Iterator[FaultyServer]:
+    """An S3 server with the bucket ``line``, in which archive and bundle are, behind an endpoint that misbehaves on
+    demand. This process's environment names it."""
+    with pytest.MonkeyPatch.context() as patch, s3_server("line") as address, faulty_server(address) as server:
+        patch.setenv("AWS_ENDPOINT_URL", server.address)
+        S3FileSystem.clear_instance_cache()  # fsspec keeps clients, each with the address that it was born with
+        for source, target in ((archive, "archive"), (Path(bundle), "bundle")):
+            for entry in listing(str(source)):
+                upload(Path(entry.uri), f"s3://line/{target}/{entry.relative_path}")
+        yield server
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="package")
+def _sessions(endpoint: FaultyServer) -> Iterator[ExitStack]:
+    with ExitStack() as sessions:  # inside of the endpoint, because Ray's workers take the environment along
         yield sessions
 
 
@@ -52,15 +71,14 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(archive: Path, bundle: str, output: Path, **settings: Any) -> AuditConfig:
     """An audit of the archive in nine shards, whose seven failures are within its budget."""
-    defaults: dict[str, Any] = {
-        "manifest": str(archive / "manifest.csv"),
-        "bundle": bundle,
-        "output": str(output),
-        "run_date": "2026-01-02",
-        "shard_rows": 4,
-        "max_failed": ErrorBudget(count=7),
-    }
-    return AuditConfig(**(defaults | settings))
+    places = {"manifest": str(archive / "manifest.csv"), "bundle": bundle, "output": str(output)}
+    return AuditConfig(**(places | DEFAULTS | settings))
+
+
+def remote_config(**settings: Any) -> AuditConfig:
+    """The same audit, from S3 to S3."""
+    places = {"manifest": "s3://line/archive/manifest.csv", "bundle": "s3://line/bundle", "output": "s3://line/out"}
+    return AuditConfig(**(places | DEFAULTS | settings))
 
 
 @pytest.fixture(scope="package")

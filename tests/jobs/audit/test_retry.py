@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from s3fs import S3FileSystem
 
 from jobs.audit import exits
 from jobs.audit import retry as module
@@ -18,46 +16,22 @@ from jobs.audit.config import AuditConfig, ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.retry import retry_failed
 from jobs.audit.run import Outcome, audit
-from jobs.cluster_session import ray_session
-from jobs.demo.server import s3_server
-from jobs.storage import filesystem, listing, path_of, read_bytes, upload
+from jobs.storage import filesystem, listing, path_of, read_bytes
 from jobs.verify.run import Settings, verify
-from tests.faults.proxy import Fault, FaultyServer, faulty_server
-from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS
+from tests.faults.proxy import Fault, FaultyServer
+from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS, remote_config
 from tests.jobs.audit.tables import published, stable
 
-RUN = "s3://line/out/runs/2026-01-02/audit"
-RESULTS = "s3://line/out/results/run_date=2026-01-02/audit.parquet"
-PASSING = {"fetch/access_denied": 2, "fetch/throttled": 1}
+RUN = "s3://line/retried/runs/2026-01-02/audit"
+RESULTS = "s3://line/retried/results/run_date=2026-01-02/audit.parquet"
+PASSING = {"fetch/access_denied": 2, "fetch/server_error": 1}
 
 
-@pytest.fixture(scope="module")
-def endpoint(archive: Path, bundle: str) -> Iterator[FaultyServer]:
-    """A bucket with archive and bundle behind an endpoint that misbehaves on demand, and a Ray that uses it."""
-    import ray
-
-    ray.shutdown()
-    with pytest.MonkeyPatch.context() as patch, s3_server("line") as address, faulty_server(address) as server:
-        patch.setenv("AWS_ENDPOINT_URL", server.address)
-        S3FileSystem.clear_instance_cache()
-        with ray_session(512 * 2**20):
-            for source, target in ((archive, "archive"), (Path(bundle), "bundle")):
-                for entry in listing(str(source)):
-                    upload(Path(entry.uri), f"s3://line/{target}/{entry.relative_path}")
-            yield server
-    S3FileSystem.clear_instance_cache()
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def config(**settings: Any) -> AuditConfig:
-    defaults: dict[str, Any] = {
-        "manifest": "s3://line/archive/manifest.csv",
-        "bundle": "s3://line/bundle",
-        "output": "s3://line/out",
-        "run_date": "2026-01-02",
-        "shard_rows": 4,
-        "max_failed": ErrorBudget(count=7),
-    }
-    return AuditConfig(**(defaults | settings))
+    return remote_config(**({"output": "s3://line/retried"} | settings))
 
 
 def table(uri: str) -> pa.Table:
@@ -82,7 +56,7 @@ def faults(server: FaultyServer) -> None:
     server.faults[:] = [
         Fault("denied", r"/images/003\.png", times=None),
         Fault("denied", r"/images/011\.png", times=None),
-        Fault("slow_down", r"/images/020\.jpg", times=None),
+        Fault("internal_error", r"/images/020\.jpg", times=None),
     ]
 
 
@@ -119,7 +93,7 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
     assert rows(RESULTS) == undisturbed
     found = verify(Settings(RUN, sample=0))
     assert [(check.name, check.status, check.said) for check in found.checks if check.status != "ok"] == []
-    names = [entry.relative_path for entry in listing("s3://line/out/results")]
+    names = [entry.relative_path for entry in listing("s3://line/retried/results")]
     assert names == ["run_date=2026-01-02/audit.parquet"]
 
     said: list[str] = []
@@ -134,9 +108,9 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        ("s3://line/out/runs/2026-01-02/none", "there is no such run"),
-        ("s3://line/out/results", "is not the folder of a run"),
-        ("s3://line/out/runs/2026-01-02/begun", "not committed"),
+        ("s3://line/retried/runs/2026-01-02/none", "there is no such run"),
+        ("s3://line/retried/results", "is not the folder of a run"),
+        ("s3://line/retried/runs/2026-01-02/begun", "not committed"),
     ],
 )
 def test_what_cannot_be_retried_is_refused(endpoint: FaultyServer, run: str, said: str) -> None:

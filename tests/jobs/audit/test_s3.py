@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from jobs.audit import exits
-from jobs.audit.config import AuditConfig, ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.run import Outcome, audit, exit_code
-from jobs.cluster_session import ray_session
-from jobs.demo.server import s3_server
-from jobs.storage import StorageAccessError, delete, filesystem, listing, names_below, upload
+from jobs.storage import StorageAccessError, delete, filesystem, listing, names_below
 from jobs.verify.command import verify_command
 from jobs.verify.run import Settings, verify
-from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS
+from tests.faults.proxy import FaultyServer
+from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS, remote_config
 from tests.jobs.audit.tables import published, stable
 
-
-@pytest.fixture(scope="module")
-def s3(archive: Path, bundle: str) -> Iterator[str]:
-    """A bucket with archive and bundle; Ray is started inside, because its workers take the environment along."""
-    import ray
-
-    ray.shutdown()
-    with s3_server("line"), ray_session(512 * 2**20):
-        for source, target in ((archive, "archive"), (Path(bundle), "bundle")):
-            for entry in listing(str(source)):
-                upload(Path(entry.uri), f"s3://line/{target}/{entry.relative_path}")
-        yield "s3://line"
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+OUT = "s3://line/out"
 
 
-def config(root: str, **settings: Any) -> AuditConfig:
-    defaults: dict[str, Any] = {
-        "manifest": f"{root}/archive/manifest.csv",
-        "bundle": f"{root}/bundle",
-        "output": f"{root}/out",
-        "run_date": "2026-01-02",
-        "shard_rows": 4,
-        "max_failed": ErrorBudget(count=7),
-    }
-    return AuditConfig(**(defaults | settings))
+@pytest.fixture(autouse=True)
+def _calm(endpoint: FaultyServer) -> None:
+    endpoint.faults.clear()
 
 
-def test_same_rows_from_s3_as_from_disk(run: tuple[Path, Outcome], s3: str) -> None:
-    remote = audit(config(s3))
+def test_same_rows_from_s3_as_from_disk(run: tuple[Path, Outcome]) -> None:
+    remote = audit(remote_config())
     assert remote.code == exits.COMMITTED
     assert remote.record.counts["failed_by_code"] == EXPECTED_FAILURES
-    names = [e.relative_path for e in listing(f"{s3}/out") if not e.relative_path.startswith("heatmaps/")]
+    names = [e.relative_path for e in listing(OUT) if not e.relative_path.startswith("heatmaps/")]
     parts = [f"runs/2026-01-02/audit/shards/shard-{i:06d}.parquet" for i in range(9)]
     assert names == [
         "results/run_date=2026-01-02/audit.parquet",
@@ -68,31 +47,31 @@ def test_same_rows_from_s3_as_from_disk(run: tuple[Path, Outcome], s3: str) -> N
     for row in (*ours, *theirs):
         row["error_message"] = None  # it quotes the storage
     assert ours == theirs
-    assert audit(config(s3)).scored_shards == 0
+    assert audit(remote_config()).scored_shards == 0
 
 
-def test_verification_of_a_run_on_s3(s3: str, capfd: pytest.CaptureFixture[str]) -> None:
-    run = f"{s3}/out/runs/2026-01-02/audit"
-    audit(config(s3))  # there already, unless this test runs alone
+def test_verification_of_a_run_on_s3(capfd: pytest.CaptureFixture[str]) -> None:
+    run = f"{OUT}/runs/2026-01-02/audit"
+    audit(remote_config())  # there already, unless this test runs alone
     assert verify_command(Settings(run, sample=3)) == exits.COMMITTED
     assert "all that was checked holds" in capfd.readouterr().out
-    pictures = sorted(names_below(f"{s3}/out/heatmaps"))
-    assert pictures == [entry.relative_path for entry in listing(f"{s3}/out/heatmaps")]
-    delete(f"{s3}/out/heatmaps/{pictures[0]}")
+    pictures = sorted(names_below(f"{OUT}/heatmaps"))
+    assert pictures == [entry.relative_path for entry in listing(f"{OUT}/heatmaps")]
+    delete(f"{OUT}/heatmaps/{pictures[0]}")
     (failed,) = [check for check in verify(Settings(run, sample=0)).checks if check.status == "failed"]
     assert (failed.name, failed.said) == ("pictures", "1 picture not there")
-    assert failed.examples == (f"{s3}/out/heatmaps/{pictures[0]}",)
+    assert failed.examples == (f"{OUT}/heatmaps/{pictures[0]}",)
     assert verify_command(Settings("s3://no-such-bucket/out/runs/2026-01-02/audit")) == exits.NO_ACCESS
-    assert verify_command(Settings(f"{s3}/out/runs/2026-01-03/audit")) == exits.USAGE
+    assert verify_command(Settings(f"{OUT}/runs/2026-01-03/audit")) == exits.USAGE
 
 
-def test_absent_bucket_exits_with_4(s3: str) -> None:
+def test_absent_bucket_exits_with_4() -> None:
     with pytest.raises(StorageAccessError) as caught:
-        audit(config(s3, output="s3://no-such-bucket/out"))
+        audit(remote_config(output="s3://no-such-bucket/out"))
     assert exit_code(caught.value) == exits.NO_ACCESS
 
 
-def test_refused_credentials_exit_with_4(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_credentials_exit_with_4(monkeypatch: pytest.MonkeyPatch) -> None:
     import jobs.audit.fetch as module
 
     def expired(uri: str, count: int, conditions: dict[str, str]) -> bytes:
@@ -103,10 +82,10 @@ def test_refused_credentials_exit_with_4(s3: str, monkeypatch: pytest.MonkeyPatc
     from jobs.access import AllowList
 
     with pytest.raises(StorageAccessError):
-        module.fetch("images/000.jpg", AllowList.of(f"{s3}/archive/manifest.csv", []), 100)
+        module.fetch("images/000.jpg", AllowList.of("s3://line/archive/manifest.csv", []), 100)
 
 
-def test_manifest_that_is_not_there_exits_with_2(s3: str) -> None:
+def test_manifest_that_is_not_there_exits_with_2() -> None:
     with pytest.raises(AuditError) as caught:
-        audit(config(s3, manifest=f"{s3}/archive/none.csv", name="none"))
+        audit(remote_config(manifest="s3://line/archive/none.csv", name="none"))
     assert caught.value.code == exits.USAGE
