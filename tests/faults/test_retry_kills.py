@@ -65,7 +65,7 @@ def retried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             server.faults.clear()
             begun = Retried(ground, failed.rows(), failed.snapshot())
             ground.measure(begun.night("undisturbed"))
-            assert sum(old != new for old, new in zip(begun.before, ground.reference.rows, strict=True)) == len(DENIED)
+            assert sum(row not in begun.before for row in ground.reference.rows) == len(DENIED)
             yield begun
     S3FileSystem.clear_instance_cache()
 
