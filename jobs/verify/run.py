@@ -101,7 +101,9 @@ def _record(folder: RunFolder, record: RunRecord, committed: bool) -> Check:
     if problems:
         return Check("run.json", "failed", "; ".join(problems))
     moved = "" if normal(record.results) == folder.results else f"; a copy, the run was written to {record.results}"
-    return Check("run.json", "ok", f"committed {record.finished_at}{moved}")
+    begun = exists(folder.retry(len(record.retries) + 2).record)  # if it was killed late, the table is the new one
+    unfinished = "; a retry was begun, the same retry-failed command finishes it" if begun else ""
+    return Check("run.json", "ok", f"committed {record.finished_at}{moved}{unfinished}")
 
 
 def _checks(

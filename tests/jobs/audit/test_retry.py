@@ -76,6 +76,9 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
         with pytest.raises(MemoryError):
             retry_failed(RUN, {"max_failed": ErrorBudget(count=8)})
     assert json.loads(read_bytes(f"{RUN}/run.json"))["retries"] == []
+    said = {check.name: (check.status, check.said) for check in verify(Settings(RUN, sample=0)).checks}
+    assert said["table"][0] == said["counts"][0] == "failed"
+    assert said["run.json"][1].endswith("; a retry was begun, the same retry-failed command finishes it")
     second = retry_failed(RUN, {"max_failed": ErrorBudget(count=8)})
     assert (second.code, second.scored_shards, second.earlier_shards) == (exits.COMMITTED, 0, 1)
     assert read_bytes(f"{RUN}/versions/0001.parquet") == before
@@ -96,11 +99,11 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
     names = [entry.relative_path for entry in listing("s3://line/retried/results")]
     assert names == ["run_date=2026-01-02/audit.parquet"]
 
-    said: list[str] = []
+    told: list[str] = []
     last = read_bytes(RESULTS)
-    nothing = retry_failed(RUN, {}, module.Watcher(said=said.append))
+    nothing = retry_failed(RUN, {}, module.Watcher(said=told.append))
     assert (nothing.code, nothing.scored_shards) == (exits.BUDGET_EXCEEDED, 0)
-    assert "no row failed for a reason that can pass; nothing to do" in said
+    assert "no row failed for a reason that can pass; nothing to do" in told
     assert read_bytes(RESULTS) == last
     assert audit(config()).code == exits.BUDGET_EXCEEDED  # a rerun of the run says what its last version said
 
