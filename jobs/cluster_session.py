@@ -70,6 +70,21 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     ours = signal.getsignal(signal.SIGTERM)
+    try:
+        _init(object_store_memory)
+    except SystemExit as error:  # Ray has put a handler for SIGTERM in the place of ours, which exits with 15
+        if error.code != signal.SIGTERM:
+            raise
+        raise KeyboardInterrupt from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ours)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init(object_store_memory: int | None) -> None:
     if joins_cluster():
         ray.init(logging_level=logging.WARNING)
     else:
@@ -87,9 +102,3 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
             configure_logging=True,
             _system_config=SYSTEM,
         )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, ours)  # Ray has put one in its place that exits with 15
-    try:
-        yield
-    finally:
-        ray.shutdown()

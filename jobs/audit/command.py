@@ -26,7 +26,8 @@ from jobs.audit.summary import print_plan, print_retry, print_summary
 from jobs.cli import complain, console, note
 from manifests.secrets import redacted
 
-GRACE_SECONDS = 2.0
+# ``ray job stop`` kills after three seconds; ending politely may take longer. STALLED_SECONDS: Ray may not end either.
+GRACE_SECONDS, STALLED_SECONDS = 2.0, 20.0
 
 
 def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float | None = None) -> int:
@@ -77,7 +78,7 @@ def _ended(run: Callable[[], int]) -> int:
         return exits.USAGE
     except KeyboardInterrupt:
         complain("interrupted; the same command resumes the run")
-        _leave_soon(exits.INTERRUPTED)
+        _leave_within(GRACE_SECONDS, exits.INTERRUPTED)
         return exits.INTERRUPTED
     except BudgetError as error:
         complain(str(error))
@@ -86,10 +87,9 @@ def _ended(run: Callable[[], int]) -> int:
         code = exit_code(error)
         if code == exits.FAILED and not isinstance(error, AuditError):
             print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
-        complain(redacted(_message(error)))
+        if not isinstance(error, Stalled):
+            complain(redacted(_message(error)))
         console.print(f"exit status {code}: {exits.MEANING[code]}", markup=False)
-        if isinstance(error, Stalled):
-            _leave_soon(code)  # Ray may not end either
         return code
 
 
@@ -123,7 +123,13 @@ def _with_progress(run: Callable[[Watcher], Outcome], began: float) -> Outcome:
                 console.print(f"shard written: {rows} rows, {dict(sorted(counts.items()))}", markup=False)
             progress.update(task, advance=rows, seen=", ".join(f"{n} {word}" for word, n in sorted(totals.items())))
 
-        return run(Watcher(said=note, planned=planned, shard_done=shard_done, began=began))
+        return run(Watcher(note, planned, shard_done, _failing, began))
+
+
+def _failing(error: BaseException) -> None:
+    if isinstance(error, Stalled):
+        complain(redacted(_message(error)))  # while there is time
+        _leave_within(STALLED_SECONDS, error.code)
 
 
 def _dry_run(config: AuditConfig) -> None:
@@ -138,11 +144,11 @@ def _message(error: BaseException) -> str:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _leave_within(GRACE_SECONDS, exits.INTERRUPTED)
     raise KeyboardInterrupt
 
 
-def _leave_soon(code: int) -> None:
-    # ``ray job stop`` kills after three seconds; shutting Ray down politely may take longer.
-    timer = threading.Timer(GRACE_SECONDS, os._exit, args=(code,))
+def _leave_within(seconds: float, code: int) -> None:
+    timer = threading.Timer(seconds, os._exit, args=(code,))
     timer.daemon = True
     timer.start()

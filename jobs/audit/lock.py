@@ -1,11 +1,12 @@
 """One process a run. The lock is an object that the storage creates for one of two who ask at once.
 
 What is guaranteed: of processes that start together one gets the lock; a lock whose owner is dead on this machine is
-taken over at once, any other when its heartbeat is older than STALE_SECONDS by the clocks of the two machines; of two
-that take over, one gets it, because each must first create a marker that names the owner it found dead. What is not: a
-process that sleeps longer than that and wakes up does not know it at the same moment, and may even write its heartbeat
-over the new owner's; so an owner looks again right before it publishes, and only one can find itself there. Should it
-be taken over between that look and the publication, both publish the same rows, those of the shards.
+taken over at once, any other when its heartbeat is further away than STALE_SECONDS by the clocks of the two machines,
+and stays as it is while we look at it; of two that take over, one gets it, because each must first create a marker that
+names the owner it found dead. What is not: a process that sleeps longer than that and wakes up does not know it at the
+same moment, and may even write its heartbeat over the new owner's; so an owner looks again right before it publishes,
+and only one can find itself there. Should it be taken over between that look and the publication, both publish the same
+rows, those of the shards.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from jobs.storage import (
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
+# A clock that is wrong makes a live owner look silent: its heart must beat within so many of its heartbeats.
+BEATS_TO_SEE = 2.5
 _NOBODY: dict[str, Any] = {"beat": 0.0}
 
 
@@ -55,7 +58,7 @@ class RunLock:
             owner = self._owner()
             if owner is not None and owner.get("token") == self.token:
                 break  # it was created, but the answer was lost, and the client asked again
-            if owner is not None and not _is_stale(owner, self.stale):
+            if owner is not None and not (_is_stale(owner, self.stale) and self._is_still(owner)):
                 raise AuditError(
                     LOCKED,
                     f"another process holds this run: pid {owner.get('pid')} on {owner.get('host')}, "
@@ -89,6 +92,20 @@ class RunLock:
             delete(self.uri)
             prune(parent(self.uri), levels=4)  # a run that was refused leaves no output/runs/date/name
 
+    def _is_still(self, owner: dict[str, Any]) -> bool:
+        """Whether an owner that seems dead stays as it is while we look; one on this machine is known to be dead."""
+        if owner == _NOBODY or _is_here(owner):
+            return True
+        ahead = owner["beat"] > time.time()  # then its clock does not say how long it has been silent
+        seconds = self.stale if ahead else BEATS_TO_SEE * self.heartbeat
+        print(f"line-audit: looking for {seconds:.0f} s whether the owner of {self.uri} is alive", flush=True)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(self.heartbeat / 4)
+            if self._owner() != owner:
+                return False
+        return True
+
     def _take_over(self, dead: dict[str, Any]) -> bool:
         """Whether the lock of a dead owner is ours now; False if it is his no more, and one must look again."""
         last = dead
@@ -97,6 +114,8 @@ class RunLock:
             taker = self._read(marker)
             if taker is None:
                 return False
+            if taker.get("token") == self.token:
+                break  # as above: the answer was lost
             if taker == last or not _is_stale(taker, self.stale):
                 raise AuditError(
                     LOCKED,
@@ -164,16 +183,21 @@ def _identity() -> dict[str, Any]:
     }
 
 
-def _is_stale(owner: dict[str, Any], stale: float) -> bool:
-    pid, started = owner.get("pid"), owner.get("started")
+def _is_here(owner: dict[str, Any]) -> bool:
+    """Whether its process id says something to this process."""
     here = owner.get("host") == socket.gethostname() and owner.get("namespace") == _namespace()
-    if here and isinstance(pid, int) and pid > 0 and isinstance(started, int | float):
+    pid, started = owner.get("pid"), owner.get("started")
+    return here and isinstance(pid, int) and pid > 0 and isinstance(started, int | float)
+
+
+def _is_stale(owner: dict[str, Any], stale: float) -> bool:
+    if _is_here(owner):
         try:
-            process = psutil.Process(pid)
-            return abs(process.create_time() - started) > 1 or process.status() == psutil.STATUS_ZOMBIE
+            process = psutil.Process(owner["pid"])
+            return abs(process.create_time() - owner["started"]) > 1 or process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
-    return bool(time.time() - owner["beat"] > stale)
+    return bool(abs(time.time() - owner["beat"]) > stale)
 
 
 def _namespace() -> str:

@@ -26,7 +26,7 @@ from jobs.audit.fetch import PASSING
 from jobs.audit.lock import RunLock
 from jobs.audit.plan import Plan, check_same, missing_shards, parts_of, upload_parts
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
-from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, tidy
+from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, retries, tidy
 from jobs.audit.work import work
 from jobs.storage import copy, exists, join, read_bytes, reading, scratch, write_bytes
 from manifests.freeze import FrozenManifest, read_shard, refreeze
@@ -91,14 +91,14 @@ def _retried(
 ) -> Outcome:
     record, started = plan.record, time.monotonic()
     bundle, precision, device = models
-    work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance)
+    work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, watcher.failing)
     version = len(record.retries) + 1
     if not exists(folder.earlier(version)):  # else this retry was killed after it: the results may be the new ones
         lock.check()
         copy(folder.results, folder.earlier(version))
     before = record.counts
-    retries = [(folder.retry(i), FrozenManifest.from_dict(one["frozen"])) for i, one in enumerate(record.retries, 2)]
-    record.counts = commit(folder, record, whole, [*retries, (folder.retry(version + 1), plan.frozen)], ours=lock.check)
+    laid_over = [*retries(folder, record), (folder.retry(version + 1), plan.frozen)]
+    record.counts = commit(folder, record, whole, laid_over, ours=lock.check)
     tidy(folder)
     record.exit_code, record.exit_reason = judged(config, record)
     record.code_changes.extend(changes)
@@ -112,6 +112,7 @@ def _retried(
             "frozen": plan.frozen.to_dict(),
         }
     )
+    lock.check()
     record.save(folder)
     done = len(plan.frozen.shards) - len(plan.missing)
     return Outcome(record.exit_code, record, len(plan.missing), done)

@@ -55,11 +55,13 @@ class Outcome:
 
 @dataclass
 class Watcher:
-    """What a caller wants to be told; the defaults tell nobody. began: when it began, seconds since the epoch."""
+    """What a caller wants to be told; the defaults tell nobody. failing: of an error that ends the run, before Ray is
+    shut down. began: when it began, seconds since the epoch."""
 
     said: Callable[[str], None] = field(default=lambda text: None)
     planned: Callable[[Plan], None] = field(default=lambda plan: None)
     shard_done: Callable[[int, dict[str, int]], None] = field(default=lambda rows, counts: None)
+    failing: Callable[[BaseException], None] = field(default=lambda error: None)
     began: float = field(default_factory=time.time)
 
 
@@ -86,13 +88,19 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
             return Outcome(plan.record.exit_code or 0, plan.record, 0, len(plan.frozen.shards), plan.warnings)
         watcher.planned(plan)
         started = time.monotonic()
+
+        def failing(error: BaseException) -> None:
+            if plan.record.state == "running":  # else it was told already
+                _abandon(plan, error, lock)
+                watcher.failing(error)
+
         try:
             plan.record.starts += 1
             plan.record.save(plan.folder)
-            figures = work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance)
+            figures = work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, failing)
             return _finish(config, plan, figures, started, watcher.began, lock)
         except BaseException as error:
-            _abandon(plan, error)
+            failing(error)
             raise
 
 
@@ -170,7 +178,8 @@ def _finish(
     scored = time.monotonic()
     record = plan.record
     record.self_test = figures.get("self_test", record.self_test)
-    record.counts = commit(plan.folder, record, plan.frozen, ours=lock.check)
+    # A run that lacks its _SUCCESS, and nothing else, may have been retried.
+    record.counts = commit(plan.folder, record, plan.frozen, retries(plan.folder, record), ours=lock.check)
     tidy(plan.folder)
     record.exit_code, record.exit_reason = judged(config, record)
     rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
@@ -178,10 +187,16 @@ def _finish(
     price = config.price_per_node_hour
     record.timings = timings(started, scored, time.monotonic(), rows, figures, price, began, before)
     record.state, record.finished_at = "committed", now()
+    lock.check()
     record.save(plan.folder)
     write_bytes(plan.folder.success, b"")
     done = len(plan.frozen.shards) - len(plan.missing)
     return Outcome(record.exit_code, record, len(plan.missing), done, plan.warnings)
+
+
+def retries(folder: RunFolder, record: RunRecord) -> list[tuple[RunFolder, FrozenManifest]]:
+    """The retries that the published table is to have the rows of, in order."""
+    return [(folder.retry(i), FrozenManifest.from_dict(one["frozen"])) for i, one in enumerate(record.retries, 2)]
 
 
 def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:
@@ -210,8 +225,9 @@ def tidy(folder: RunFolder) -> None:
     sweep(parent(folder.results), lambda stem: stem == folder.name)  # other runs publish there too
 
 
-def _abandon(plan: Plan, error: BaseException) -> None:
-    """Write down how a run ended that did not commit, if the storage still lets us; the error itself goes on."""
+def _abandon(plan: Plan, error: BaseException, lock: RunLock) -> None:
+    """Write down how a run ended that did not commit, if it is still ours and the storage lets us; the error itself
+    goes on."""
     record = plan.record
     code = exit_code(error)
     if code == exits.LOCKED:
@@ -224,8 +240,9 @@ def _abandon(plan: Plan, error: BaseException) -> None:
     )
     record.finished_at = now()
     try:
+        lock.check()  # it may have been lost before the error came, which says nothing of it
         record.save(plan.folder)
-    except (StorageAccessError, OSError) as second:
+    except (AuditError, StorageAccessError, OSError) as second:
         print(f"line-audit: run.json could not be written: {second}", flush=True)
 
 

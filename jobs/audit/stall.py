@@ -13,6 +13,7 @@ from typing import TypeVar
 from jobs.audit.exits import Stalled
 
 LOOK_SECONDS = 10.0
+WAKE = signal.SIGUSR1
 _Item = TypeVar("_Item")
 _END = object()
 
@@ -40,12 +41,14 @@ def watched(
     check: Callable[[], None],
     look: float = LOOK_SECONDS,
 ) -> Iterator[_Item]:
-    """The items, while a thread looks after them. For the main thread of a process: no other can be interrupted.
+    """The items, while a thread looks after them. For the main thread of a process: no other can be interrupted; it is
+    with SIGUSR1, because SIGINT is ignored in what a script starts in the background.
 
     movement: asked now and then; what differs from the last answer is progress, as an item is. check: called as often,
     raises if the run must end. Raises what these raise, and Stalled, with the movement and the ``state``, when there
     was neither an item nor movement for ``patience`` seconds.
     """
+    before = signal.signal(WAKE, signal.default_int_handler)
     watchdog = _Watchdog(movement, state, patience, check, min(look, patience))
     try:
         while True:
@@ -61,6 +64,7 @@ def watched(
             yield item  # type: ignore[misc]
     finally:
         watchdog.end()
+        signal.signal(WAKE, before)
 
 
 class _Watchdog:
@@ -92,7 +96,8 @@ class _Watchdog:
                 self.waits, self.last = False, time.monotonic()
 
     def end(self) -> None:
-        self.over.set()
+        with self.lock:
+            self.over.set()
 
     def _watch(self) -> None:
         seen = (-1, dict[str, int]())
@@ -109,13 +114,10 @@ class _Watchdog:
                         f"{self.state()}. The same command resumes the run"
                     )
             except BaseException as error:  # whatever it is, the main thread is to raise it
-                if self._interrupted(error):
-                    return
+                self._interrupt(error)  # at every look, because somebody's code may swallow it
 
-    def _interrupted(self, reason: BaseException) -> bool:
+    def _interrupt(self, reason: BaseException) -> None:
         with self.lock:
-            if self.over.is_set() or not self.waits:
-                return False
-            self.reason = reason
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            return True
+            if self.waits and not self.over.is_set():
+                self.reason = reason
+                signal.pthread_kill(threading.main_thread().ident or 0, WAKE)

@@ -39,10 +39,12 @@ def work(
     device: str,
     shard_done: Callable[[int, dict[str, int]], None],
     check: Callable[[], None],
+    failing: Callable[[BaseException], None],
 ) -> dict[str, Any]:
     """Score and write the shards that are missing; returns what was spent, for the figures of the run.
 
     shard_done: told of each, with rows and rows by decision. check: called now and then, raises if the run must end.
+    failing: told of what is raised before Ray is shut down, because that takes longer than whoever interrupts may wait.
     Raises AuditError, also if nothing moves for ``config.stall_timeout`` seconds, and what a stage raises.
     """
     if not plan.missing:
@@ -58,6 +60,9 @@ def work(
             for rows, counts in _receipts(config, plan, bundle, scoring, registry, resources, check):
                 shard_done(rows, counts)
             figures: dict[str, Any] = ray.get(registry.figures.remote()) | {"self_test": passed(registry)}
+        except BaseException as error:
+            failing(error)
+            raise
         finally:
             ray.kill(registry)  # and with it its scorers, which would hold their GPUs while the run is committed
         return {**figures, "machine": machine(device, resources.extractors, config.scoring == "extractor")}

@@ -56,9 +56,9 @@ def refused(uri: str, stale: float = 90.0) -> str:
 
 
 def taken(uri: str) -> None:
-    """Asserts that the lock is had, at once."""
+    """Asserts that the lock is had, at once, or after some quick heartbeats."""
     start = time.monotonic()
-    with RunLock(uri) as held:
+    with RunLock(uri, heartbeat=0.2) as held:
         assert content(uri)["token"] == held.token
         held.check()
     assert time.monotonic() - start < 5
@@ -140,7 +140,7 @@ FRESH: dict[str, Callable[[], object]] = {
     "another machine": lambda: mine(host="elsewhere", pid=4711, started=1.0),
     "another machine, silent for a while": lambda: mine(host="elsewhere", pid=4711, beat=time.time() - 80),
     "another container on this machine": lambda: mine(namespace="pid:[1] 1", pid=4711),
-    "another machine whose clock is ahead": lambda: mine(host="elsewhere", pid=4711, beat=time.time() + 3600),
+    "another machine whose clock is a little ahead": lambda: mine(host="elsewhere", pid=4711, beat=time.time() + 80),
     "another version, which says less": lambda: {"beat": time.time()},
 }
 
@@ -151,6 +151,46 @@ def test_a_fresh_lock_is_respected(uri: str, kind: str) -> None:
     put(uri, owner)
     assert isinstance(owner, dict)
     assert f"pid {owner.get('pid')} on {owner.get('host')}" in refused(uri)
+
+
+@pytest.mark.parametrize("clock", [-3600.0, 3600.0])
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_wrong_clock_kills_nobody_and_keeps_nobody_out(
+    tmp_path: Path, clock: float, alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "lock.json")
+    put(uri, mine(host="elsewhere", beat=time.time() + clock))
+    waits = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if alive and len(waits) == 3:
+            put(uri, mine(host="elsewhere", beat=time.time() + clock))
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    monkeypatch.setattr(module.time, "monotonic", lambda: sum(waits))
+    lock = RunLock(uri, heartbeat=10.0, stale=90.0)
+    if alive:
+        with pytest.raises(AuditError, match="another process holds this run"):
+            lock.__enter__()
+        assert sum(waits) == 7.5
+        return
+    assert lock._is_still(content(uri))
+    assert sum(waits) == (90.0 if clock > 0 else 25.0)
+
+
+def test_a_marker_that_was_created_but_whose_answer_was_lost_is_ours(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def created_but_asked_again(path: str, data: bytes) -> bool:
+        if path != uri:
+            assert create(path, data)
+        return create(path, data)
+
+    put(uri, mine(pid=2**22 + 1))
+    monkeypatch.setattr(module, "create", created_but_asked_again)
+    with RunLock(uri, heartbeat=60) as lock:
+        lock.check()
+        assert len(markers(uri)) == 1
+    assert not exists(uri)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 from typer.testing import CliRunner
 
 from jobs.audit import exits
-from jobs.audit.run import Outcome
+from jobs.audit import run as module
+from jobs.audit.run import Outcome, audit
 from jobs.cli import app
-from tests.jobs.audit.conftest import GOOD, ROWS
+from jobs.cluster_session import ray_session
+from tests.jobs.audit.conftest import GOOD, ROWS, config
 from tests.jobs.audit.tables import published, stable
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -88,7 +91,7 @@ def test_a_night_that_is_terminated_and_stalls(
     begun = time.monotonic()
     process.terminate()
     _, said = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 8  # two or three on a machine that does nothing else
     assert process.returncode == exits.INTERRUPTED, said
     record = json.loads((folder / "run.json").read_text())
     assert (record["state"], record["exit_code"]) == ("interrupted", exits.INTERRUPTED)
@@ -165,3 +168,33 @@ def test_dry_run_writes_nothing(archive: Path, bundle: str, tmp_path: Path) -> N
     assert "1 duplicate" in said
     assert "shards" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_audit_that_is_terminated_while_ray_starts_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own handler, which it puts in the place of ours, exits with the number of the signal."""
+    codes = [signal.SIGTERM, 1]
+    monkeypatch.setattr(ray, "init", lambda **_: sys.exit(codes.pop(0)))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(KeyboardInterrupt), ray_session():
+        pass
+    with pytest.raises(SystemExit), ray_session():
+        pass
+
+
+def test_whoever_lost_the_run_does_not_write_how_it_ended(
+    monkeypatch: pytest.MonkeyPatch, archive: Path, bundle: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "2026-01-02" / "audit"
+
+    def slept(*_: object) -> None:
+        """While this driver slept, another one took the run over and committed it; then it is terminated."""
+        lock = json.loads((folder / "lock.json").read_text())
+        (folder / "lock.json").write_text(json.dumps(lock | {"token": "another"}))
+        (folder / "run.json").write_text("committed by another")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "work", slept)
+    with pytest.raises(KeyboardInterrupt):
+        audit(config(archive, bundle, tmp_path))
+    assert (folder / "run.json").read_text() == "committed by another"
+    assert json.loads((folder / "lock.json").read_text())["token"] == "another"

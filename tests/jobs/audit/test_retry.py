@@ -16,7 +16,7 @@ from jobs.audit.config import AuditConfig, ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.retry import retry_failed
 from jobs.audit.run import Outcome, audit
-from jobs.storage import filesystem, listing, path_of, read_bytes
+from jobs.storage import delete, filesystem, listing, path_of, read_bytes
 from jobs.verify.run import Settings, verify
 from tests.faults.proxy import Fault, FaultyServer
 from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS, remote_config
@@ -106,6 +106,10 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
     assert "no row failed for a reason that can pass; nothing to do" in told
     assert read_bytes(RESULTS) == last
     assert audit(config()).code == exits.BUDGET_EXCEEDED  # a rerun of the run says what its last version said
+    delete(f"{RUN}/_SUCCESS")
+    again = audit(config())  # commits once more, with what the retries found
+    assert (again.scored_shards, [one["version"] for one in again.record.retries]) == (0, [2, 3])
+    assert rows(RESULTS) == undisturbed
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from jobs.audit import exits
 from jobs.audit.exits import AuditError, Stalled
-from jobs.audit.stall import Movement, watched
+from jobs.audit.stall import WAKE, Movement, watched
 
 
 def still() -> Movement:
@@ -71,3 +72,27 @@ def test_a_check_that_fails_ends_it_while_nothing_comes() -> None:
 
     with pytest.raises(AuditError, match="taken over"):
         pull(never(), patience=60.0, check=lost)
+
+
+def test_one_that_ignores_interrupts_is_ended_too() -> None:
+    """As a job that a script starts in the background; and what swallows an interrupt is interrupted again."""
+    swallowed = []
+
+    def deaf() -> Iterator[int]:
+        while len(swallowed) < 2:
+            try:
+                threading.Event().wait(20)
+            except KeyboardInterrupt:
+                swallowed.append(True)
+        threading.Event().wait(20)
+        yield 1
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.getsignal(WAKE)
+    try:
+        begun = time.monotonic()
+        with pytest.raises(Stalled):
+            pull(deaf())
+        assert time.monotonic() - begun < 10
+        assert (len(swallowed), signal.getsignal(WAKE)) == (2, before[1])
+    finally:
+        signal.signal(signal.SIGINT, before[0])
