@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import psutil
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
+
+from manifests.secrets import without_secrets
+
+if TYPE_CHECKING:
+    from typer import Context
+
+
+class Commands(TyperGroup):
+    """The commands, none of which takes an address with credentials: a log, a table or an error would repeat them."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """As typer does. Exits with 2 if an argument has credentials."""
+        for word in args:
+            if (shown := without_secrets(word)) != word:
+                complain(f"{shown}: credentials in an address would be written down; give them to the environment")
+                raise typer.Exit(2)
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
+    cls=Commands,
     name="line-audit",
     help="Nightly audit of a production line's archived images.",
     no_args_is_help=True,

@@ -74,10 +74,12 @@ def _ended(run: Callable[[], int]) -> int:
     except ValidationError as error:
         for problem in error.errors():
             option = "--" + str(problem["loc"][0]).replace("_", "-")
-            complain(redacted(f"{option} {problem['input']}: {problem['msg']}"))
+            given, said = problem["input"], problem["msg"].removeprefix("Value error, ")
+            complain(redacted(f"{option} {', '.join(given) if isinstance(given, tuple) else given}: {said}"))
         return exits.USAGE
     except KeyboardInterrupt:
         complain("interrupted; the same command resumes the run")
+        console.print(f"exit status {exits.INTERRUPTED}: {exits.MEANING[exits.INTERRUPTED]}", markup=False)
         _leave_within(GRACE_SECONDS, exits.INTERRUPTED)
         return exits.INTERRUPTED
     except BudgetError as error:
@@ -113,7 +115,11 @@ def _with_progress(run: Callable[[Watcher], Outcome], began: float) -> Outcome:
             console.print(
                 f"run {plan.record.run_id}: {plan.frozen.rows:,} rows in {len(plan.frozen.shards):,} shards, "
                 f"{len(missing):,} to do"
-                + (f" (resumed, start {plan.record.starts + 1})" if plan.record.starts else ""),
+                + (
+                    f" (resumed, start {plan.record.starts + 1})"
+                    if plan.record.starts and plan.record.state == "running"
+                    else ""
+                ),
                 markup=False,
             )
 

@@ -16,7 +16,7 @@ INTERRUPTED = 130
 MEANING = {
     COMMITTED: "committed, failures within the error budget",
     FAILED: "unexpected failure, a rerun resumes",
-    USAGE: "bad arguments, configuration or bundle files, nothing started",
+    USAGE: "bad arguments, configuration, manifest or bundle, nothing started",
     BUDGET_EXCEEDED: "committed, error budget exceeded",
     NO_ACCESS: "no access to storage, a rerun resumes",
     SELF_TEST: "the bundle failed its self-test, nothing scored",

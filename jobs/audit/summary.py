@@ -57,10 +57,11 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
 def print_retry(outcome: Outcome) -> None:
     """What a retry made of the failed rows, on the terminal."""
     record = outcome.record
+    say = lambda text: console.print(text, markup=False, soft_wrap=True)  # noqa: E731
     if not outcome.scored_shards + outcome.earlier_shards:
+        say(f"exit status {outcome.code}: {record.exit_reason}")
         return
     last = record.retries[-1]
-    say = lambda text: console.print(text, markup=False, soft_wrap=True)  # noqa: E731
     say(f"run {record.run_id}: {last['rows']:,} rows tried again, {last['recovered']:,} scored")
     say(f"{record.counts['rows']:,} images: {record.counts['status'].get('failed', 0):,} failed still")
     say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
@@ -69,8 +70,8 @@ def print_retry(outcome: Outcome) -> None:
 
 def _self_test(passed: dict[str, Any]) -> str:
     return (
-        f"self-test passed: {passed['images']} reference images, the largest deviation of a score "
-        f"{100 * passed['largest_deviation']:.2g} % of it"
+        f"self-test passed: {passed['images']} reference images score as expected "
+        f"(largest deviation {100 * passed['largest_deviation']:.2g} %)"
     )
 
 

@@ -15,7 +15,7 @@ from jobs.audit.commit import count_rows
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.render import wanted
 from jobs.audit.results import file_metadata, result_schema
-from jobs.storage import names_below
+from jobs.storage import join, names_below
 from jobs.verify.check import EXAMPLES, Check, named
 from manifests.freeze import FrozenManifest
 from manifests.schema import printable
@@ -116,7 +116,7 @@ def pictures(connection: duckdb.DuckDBPyConnection, folder: RunFolder, which: st
     _list_pictures(connection, folder)
     tail = f"/heatmaps/run_date={folder.run_date}/{folder.name}/"  # not the whole path: a run may have been copied
     queries = {
-        "not there": f"SELECT path FROM ({_PICTURES}) ANTI JOIN pictures USING (name)",
+        "not there": f"SELECT name FROM ({_PICTURES}) ANTI JOIN pictures USING (name)",
         "of another name": f"SELECT path FROM ({_PICTURES}) WHERE ends_with(path, '{tail}' || name) IS NOT TRUE",
         "promised and not named": _promised(connection, which),
     }
@@ -126,7 +126,7 @@ def pictures(connection: duckdb.DuckDBPyConnection, folder: RunFolder, which: st
         if count:
             problems.append(f"{named(count, 'picture')} {what}")
             found = connection.execute(f"{sql} ORDER BY 1 LIMIT {EXAMPLES}").fetchall()
-            examples += [printable(path) for (path,) in found]
+            examples += [printable(path if what != "not there" else join(folder.heatmaps, path)) for (path,) in found]
     if problems:
         return Check("pictures", "failed", ", ".join(problems), tuple(examples[:EXAMPLES]))
     (count,) = _one(connection, f"SELECT count(*) FROM ({_PICTURES})")

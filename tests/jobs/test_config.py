@@ -288,3 +288,18 @@ def test_what_changes_no_result_is_not_among_the_result_settings() -> None:
         object_store_memory=2**29, run_date="2026-03-14", name="b", accept_code_change=True, decode_timeout=1,
     )  # fmt: skip
     assert same.result_settings() == config().result_settings()
+
+
+@pytest.mark.parametrize(
+    ("output", "taken"), [("audit", False), ("./audit", False), ("/audit", True), ("s3://b/a", True)]
+)
+def test_a_submitted_job_writes_where_the_results_stay(
+    output: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config(output=output).output.endswith("a" if output.startswith("s3") else "audit")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    if taken:
+        config(output=output)
+        return
+    with pytest.raises(ValidationError, match="give an absolute path on storage that every node sees"):
+        config(output=output)

@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from jobs.audit import exits
 from jobs.audit.command import run_command
+from jobs.cli import app
 from tests.bundles import random_pixels
 from tests.jobs.audit.tables import published
 
@@ -227,6 +229,30 @@ def test_credentials_in_a_setting_are_refused_and_not_repeated(
     out, err = capfd.readouterr()
     assert "credentials in an address" in " ".join((out + err).split())
     assert SECRET not in out + err
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["verify", "s3://key:{secret}@line/runs/2026-01-02/audit"],
+        ["retry-failed", "--run", "s3://key:{secret}@line/runs/2026-01-02/audit"],
+        ["train", "--images", "https://key:{secret}@host/images", "--output", "bundle"],
+        ["train", "--images", "images", "--output=s3://key:{secret}@line/bundle"],
+        ["manifest", "build", "https://key:{secret}@host/archive", "--output", "m.csv"],
+        ["app", "--bundle", "https://host/bundle?X-Amz-Signature={secret}"],
+    ],
+)
+def test_no_command_takes_or_repeats_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [word.format(secret=SECRET) for word in words])
+    assert done.exit_code == exits.USAGE
+    out, err = capfd.readouterr()
+    said = " ".join((done.output + out + err).split())
+    assert "credentials in an address" in said and "***" in said
+    assert SECRET not in said
     assert os.listdir(tmp_path) == []
 
 
