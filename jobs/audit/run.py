@@ -187,8 +187,7 @@ def _finish(
 def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:
     """Exit code and reason of a committed run: whether its failures, duplicates aside, are within the error budget.
 
-    Rows without a category, declared or routed, are in no category's budget: they are all failed ones, so any would be
-    too many. The budgets go into ``record``, which is the caller's to save.
+    Rows without a category have all failed, and are in the budget of none. The budgets go into ``record``.
     """
     record.max_failed, record.max_failed_per_category = config.max_failed, config.max_failed_per_category
     counts = record.counts
