@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from anomaly_core.decoders import decode_plain
-from anomaly_core.pieces import too_many_pieces
+from anomaly_core.pieces import tile_of, too_many_pieces
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +138,9 @@ def decode(data: bytes, limits: Limits | None = None, preprocessing: Preprocessi
         warnings.simplefilter("ignore")
         image = _open(data)
         with image:
-            _check_size(image, len(data), limits)
+            _check_size(image.width, image.height, len(data), limits)
+            if isinstance(image, TiffImageFile):
+                _check_size(*tile_of(data, image.tag_v2.offset), len(data), limits)
             if image.mode == "F":
                 raise ImageError("unsupported_format", "floating-point pixels have no defined 8-bit scale")
             width, height = image.size
@@ -188,11 +191,12 @@ def _open(data: bytes) -> Image.Image:
         ) from error
 
 
-def _check_size(image: Image.Image, size: int, limits: Limits) -> None:
-    pixels = image.width * image.height
+def _check_size(width: int, height: int, size: int, limits: Limits) -> None:
+    """Of a picture, or of a tile that a decoder makes room for."""
+    pixels = width * height
     if pixels <= limits.max_pixels:
         return
-    said = f"declares {image.width} x {image.height} pixels in {size:,} bytes"
+    said = f"declares {width} x {height} pixels in {size:,} bytes"
     if pixels > BOMB_PIXELS_PER_BYTE * size:
         raise ImageError("decompression_bomb", said)
     raise ImageError("too_many_pixels", f"{said}, above the cap of {limits.max_pixels:,} pixels")

@@ -88,9 +88,12 @@ FormOption = Annotated[
 ]
 
 
-MaxFailedOption = Annotated[str, typer.Option(help="Error budget: a share (1%) or a count (25).")]
 CategoryBudgetOption = Annotated[
-    str | None, typer.Option(help="Error budget of each category, by declared or else routed category (default: none).")
+    str | None,
+    typer.Option(
+        help="Error budget of each category, declared or else routed; rows that have none count in --max-failed only "
+        "(default: none; of a retry, that of the run)."
+    ),
 ]
 StallOption = Annotated[
     float, typer.Option(min=1, help="Seconds in which nothing moves after which the run ends; a rerun resumes.")
@@ -115,7 +118,7 @@ def audit(
         list[str] | None,
         typer.Option(help="URI prefix that images may come from (default: the manifest's bucket or folder)."),
     ] = None,
-    max_failed: MaxFailedOption = "1%",
+    max_failed: Annotated[str, typer.Option(help="Error budget: a share (1%) or a count (25).")] = "1%",
     max_failed_per_category: CategoryBudgetOption = None,
     stall_timeout: StallOption = 1800.0,
     device: DeviceOption = Device.auto,
@@ -186,7 +189,9 @@ def audit(
 def retry_failed(
     run: Annotated[str, typer.Option(help="Folder of a committed run, <output>/runs/<date>/<name>.")],
     bundle: Annotated[str | None, typer.Option(help="Where the run's bundle is now, if it was moved.")] = None,
-    max_failed: MaxFailedOption = "1%",
+    max_failed: Annotated[
+        str | None, typer.Option(help="Error budget: a share (1%) or a count (25) (default: that of the run).")
+    ] = None,
     max_failed_per_category: CategoryBudgetOption = None,
     stall_timeout: StallOption = 1800.0,
     device: DeviceOption = Device.auto,

@@ -1,9 +1,10 @@
-"""Decoding in a process that can be killed: for shards whose first attempt killed or hung its worker."""
+"""Decoding in a process that can be killed: for shards whose first attempt ended its worker."""
 
 from __future__ import annotations
 
 import multiprocessing
 import resource
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -95,3 +96,6 @@ def _serve(pipe: Connection, decoder: Callable[[bytes], Decoded]) -> None:
             pipe.send(error)
         except MemoryError:
             pipe.send(ImageError("corrupt_image", f"decoding needs more than {MEMORY_BYTES:,} bytes of memory"))
+        except Exception as error:  # a bug in a decoder, which is told with the row that it costs
+            traceback.print_exc()
+            pipe.send(ImageError("decoder_died", f"the decoder failed: {type(error).__name__}: {error}"[:300]))

@@ -15,8 +15,8 @@ from jobs.audit.digests import DigestList
 from jobs.audit.exits import FAILED, AuditError
 from jobs.audit.record import FileDigest, Published, RunFolder, RunRecord
 from jobs.audit.results import file_metadata, result_schema
-from jobs.audit.write import shard_name
-from jobs.storage import below, join, read_bytes, scratch, upload
+from jobs.audit.write import DAMAGE, shard_name
+from jobs.storage import below, delete, join, read_bytes, scratch, upload
 from manifests.freeze import FrozenManifest
 
 MEMORY_LIMIT = "1GB"
@@ -35,16 +35,18 @@ def commit(
 
     Sorted by category, line, and then as in the manifest. retries: in turn, whose rows replace those of the same place
     in the manifest. ours: called right before the publication, raises if the run is no longer ours. The digests of what
-    was published go into ``record``, which is the caller's to save. Raises AuditError if the run does not balance.
+    was published go into ``record``, which is the caller's to save. Raises AuditError if the run does not balance, or a
+    shard is damaged.
     """
     schema = result_schema(frozen.extras)
     metadata = file_metadata(record.run_id, record.fingerprint, record.parts["bundle"])
     with scratch() as local:
         connection = database(local)
         with DigestList(local / "digests") as digests:
-            _fill(connection, "rows", _batches(folder, frozen, schema, digests))
-            for again, frozen_again in retries:
-                _fill(connection, "again", _batches(again, frozen_again, schema, digests))
+            fill(connection, "rows", _batches(folder, frozen, schema, digests, current=not retries))
+            for number, (again, frozen_again) in enumerate(retries, 1):
+                current = number == len(retries)
+                fill(connection, "again", _batches(again, frozen_again, schema, digests, current=current))
                 # A shard of a retry has a number among the retry's own.
                 connection.execute("UPDATE again SET shard = rows.shard FROM rows WHERE again.row = rows.row")
                 connection.execute("DELETE FROM rows WHERE row IN (SELECT row FROM again)")
@@ -76,24 +78,52 @@ def database(folder: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _fill(connection: duckdb.DuckDBPyConnection, table: str, batches: Iterator[pa.RecordBatch]) -> None:
+def fill(connection: duckdb.DuckDBPyConnection, table: str, batches: Iterator[pa.RecordBatch]) -> None:
+    """Make a table of batches, of which there is one at least. Raises duckdb.Error, and what ``batches`` raises."""
     first = next(batches)  # no manifest, and no retry, is empty
-    reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], batches))
-    connection.register("batches", reader)
-    connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM batches")
-    connection.unregister("batches")
+    raised: list[Exception] = []
+
+    def noted() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from chain([first], batches)
+        except Exception as error:  # DuckDB would raise one of its own, with this one as its text
+            raised.append(error)
+            raise
+
+    connection.register("batches", pa.RecordBatchReader.from_batches(first.schema, noted()))
+    try:
+        connection.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT * FROM batches")
+    except duckdb.Error:
+        if raised:
+            raise raised[0] from None
+        raise
+    finally:
+        connection.unregister("batches")
 
 
 def _batches(
-    folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema, digests: DigestList
+    folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema, digests: DigestList, *, current: bool
 ) -> Iterator[pa.RecordBatch]:
     schema = pa.schema([*schema, pa.field("row", pa.int64())])
     for shard in frozen.shards:
         uri = join(folder.shards, shard_name(shard.index))
         data = read_bytes(uri)
         digests.add(below(folder.uri, uri), data)
-        table = pq.read_table(pa.BufferReader(data), columns=schema.names)
-        yield from table.select(schema.names).cast(schema).to_batches()
+        yield from _rows(uri, data, schema, current).to_batches()
+
+
+def _rows(uri: str, data: bytes, schema: pa.Schema, current: bool) -> pa.Table:
+    """The rows of a shard. current: it was written for what is committed now, which can write it again."""
+    try:
+        table = pq.read_table(pa.BufferReader(data), columns=schema.names, page_checksum_verification=True)
+        return table.select(schema.names).cast(schema)
+    except DAMAGE as error:
+        if current:
+            delete(uri)
+            remedy = "the file was removed, and the same command scores its rows again"
+        else:
+            remedy = "put a copy of the file there; the results that are published stay as they are"
+        raise AuditError(FAILED, f"{uri}: the shard is damaged ({error}); {remedy}") from error
 
 
 def _check_balance(connection: duckdb.DuckDBPyConnection, record: RunRecord, frozen: FrozenManifest) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import ray
@@ -59,8 +59,8 @@ class LoadSettings:
 class Load:
     """A shard descriptor (shard, part, row_group, rows) to its rows with pixels, or with the reason of failure.
 
-    On a second attempt at the same shard, whose first killed or hung its worker, every image is decoded in a child
-    process that can be killed: the image that did it costs its row, and the others are scored.
+    On a second attempt at the same shard, whose first killed or hung its worker, or made a decoder fail, every image is
+    decoded in a child process that can be killed: the image that did it costs its row, and the others are scored.
     """
 
     def __init__(self, settings: LoadSettings, registry: Any):
@@ -136,11 +136,7 @@ class Load:
                 except FutureTimeout:
                     since = self.decoding_since
                     if since is not None and time.monotonic() - since > self.settings.decode_timeout:
-                        print(
-                            "line-audit: an image hangs its decoder; this worker ends, its shard is tried again",
-                            file=sys.stderr,
-                        )
-                        os._exit(70)
+                        _give_up("an image hangs its decoder")
             yield from results
 
     def _bytes(self, row: dict[str, Any]) -> tuple[bytes | None, dict[str, Any]]:
@@ -165,16 +161,21 @@ class Load:
         if data is None:
             return result
         try:
-            if child is not None:
-                image = child.decode(data, self.settings.decode_timeout)
-            else:
-                self.decoding_since = time.monotonic()
-                image = self._decoder()(data)
+            image = self._decode_here(data) if child is None else child.decode(data, self.settings.decode_timeout)
         except ImageError as error:
             _fail(result, "decode", error.code, error.message)
         else:
             result.update(width=image.width, height=image.height, pixels=image.pixels.tobytes())
         return result
+
+    def _decode_here(self, data: bytes) -> Decoded:
+        self.decoding_since = time.monotonic()
+        try:
+            return self._decoder()(data)
+        except ImageError:
+            raise
+        except Exception as error:  # raised on, it would end this run, and every start of it after this one
+            _give_up(f"a decoder failed ({type(error).__name__}: {error})")
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[..., Any], rows: Iterable[Any], count: int) -> Iterator[Any]:
@@ -185,6 +186,12 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[..., Any], rows: Iterabl
         if len(begun) > count:
             yield begun.popleft()
     yield from begun
+
+
+def _give_up(why: str) -> NoReturn:
+    """End this process. Ray then runs its shard again, carefully."""
+    print(f"line-audit: {why}; this worker ends, its shard is tried again", file=sys.stderr, flush=True)
+    os._exit(70)
 
 
 def in_lots(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anomaly_core.bundle import Bundle
 from jobs.access import AllowList, NotAllowed
+from jobs.audit.carry import check_carried
 from jobs.audit.config import AuditConfig
 from jobs.audit.exits import SELF_TEST, USAGE, AuditError
 from jobs.audit.extract import DECIDED
 from jobs.audit.load import LOADED
 from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record
 from jobs.audit.results import RESERVED
-from jobs.audit.write import shard_name
+from jobs.audit.write import DAMAGE, shard_name
 from jobs.machine import cpu_name
 from jobs.storage import download, exists, join, listing, reading, scratch, upload
 from manifests.freeze import FrozenManifest, freeze, read_shard
 from manifests.schema import ManifestError
 
+# A footer has a hundred bytes or more a column; most are read at once.
+FOOTER_BYTES = 2**16
 # Names that the stages use between them; a manifest must not bring its own.
 _INTERNAL = frozenset(f.name for f in (*LOADED, *DECIDED)) | {"problem_code", "problem_message"}
 
@@ -172,7 +175,7 @@ def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:
         ) from error
     except ManifestError as error:
         raise AuditError(USAGE, str(error).replace(str(source), config.manifest)) from error
-    _check_carried(config.manifest, frozen.extras)
+    check_carried(config.manifest, frozen, local / "frozen", local)
     _check_allowed(config, local / "frozen" / frozen.shards[0].part)
     return frozen
 
@@ -202,14 +205,26 @@ def missing_shards(folder: RunFolder, record: RunRecord, frozen: FrozenManifest)
 
 
 def _is_good(folder: RunFolder, record: RunRecord, shard: int, rows: int) -> bool:
-    uri = join(folder.shards, shard_name(shard))
+    data = _footer(join(folder.shards, shard_name(shard)))
     try:
-        with reading(uri) as file:
-            footer = pq.read_metadata(file)
-    except pa.ArrowInvalid:
+        footer = pq.read_metadata(pa.BufferReader(data))
+    except DAMAGE:  # apart from the reading: an OSError of the storage says nothing of the file
         return False
     metadata = footer.metadata or {}
     return footer.num_rows == rows and metadata.get(b"line_audit.fingerprint") == record.fingerprint.encode()
+
+
+def _footer(uri: str) -> bytes:
+    """The end of a Parquet file: its footer, whose length stands before the last four bytes."""
+    with reading(uri) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - FOOTER_BYTES))
+        data = file.read()
+        length = int.from_bytes(data[-8:-4], "little") + 8
+        if length > len(data):
+            file.seek(max(0, size - length))
+            data = file.read()
+        return data
 
 
 def _check_allowed(config: AuditConfig, part: Path) -> None:
@@ -226,25 +241,6 @@ def _check_allowed(config: AuditConfig, part: Path) -> None:
             refused = f"{uri}: {error}"
     if refused is not None:
         raise AuditError(USAGE, f"{config.manifest}: no image of its first rows may be read, the last: {refused}")
-
-
-def _check_carried(manifest: str, extras: pa.Schema) -> None:
-    # The commit sorts with DuckDB; a type that it cannot hold without loss is refused now, not after the night's work.
-    for field in extras:
-        try:
-            with duckdb.connect() as connection:
-                table = pa.table({"c": pa.array([], field.type)})
-                back = connection.from_arrow(table).to_arrow_table().schema.field("c").type
-            same = back == field.type or pa.array([], back).cast(field.type).type == field.type
-            if pa.types.is_timestamp(field.type) and pa.types.is_timestamp(back):
-                same = back.unit == field.type.unit
-        except (duckdb.Error, pa.ArrowException) as error:
-            same, back = False, type(error).__name__
-        if not same:
-            raise AuditError(
-                USAGE,
-                f"{manifest}: column {field.name!r} of type {field.type} cannot be carried ({back}): cast or drop it",
-            )
 
 
 def _dates(output: str) -> set[str]:

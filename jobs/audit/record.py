@@ -16,7 +16,7 @@ import PIL
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from jobs.audit.config import NAME
+from jobs.audit.config import NAME, ErrorBudget
 from jobs.audit.exits import FAILED, AuditError
 from jobs.storage import join, normal, read_bytes, write_bytes
 
@@ -94,6 +94,8 @@ class RunRecord(BaseModel):
     self_test: of the last start that scored something; empty if the bundle has no reference images.
     retries: of each retry that was committed, its frozen rows and what became of them; it made version 2 and so on.
     cpu: of the machine that began the run. published: None until it is committed, and in runs of older versions.
+    max_failed, max_failed_per_category: the error budgets that the exit code of a committed run holds to, which a retry
+    takes over; the first is None until then, and in runs of older versions.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -122,6 +124,8 @@ class RunRecord(BaseModel):
     exit_reason: str | None = None
     cpu: str | None = None
     published: Published | None = None
+    max_failed: ErrorBudget | None = None
+    max_failed_per_category: ErrorBudget | None = None
 
     def save(self, folder: RunFolder) -> None:
         """Write run.json."""

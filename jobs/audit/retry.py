@@ -66,7 +66,8 @@ def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = N
 
 
 def config_of(folder: RunFolder, record: RunRecord, settings: dict[str, Any]) -> AuditConfig:
-    """The settings that the run was begun with, under those that are given now."""
+    """The settings that the run was begun with, and the budgets it was judged by, under those that are given now."""
+    given = {key: value for key, value in settings.items() if value is not None}
     begun = {
         "manifest": record.manifest,
         "bundle": record.bundle,
@@ -74,9 +75,11 @@ def config_of(folder: RunFolder, record: RunRecord, settings: dict[str, Any]) ->
         "run_date": date.fromisoformat(folder.run_date),
         "name": folder.name,
         "precision": record.parts["precision"],
+        "max_failed": record.max_failed,
+        "max_failed_per_category": record.max_failed_per_category,
         **record.parts["settings"],
     }
-    return AuditConfig(**(begun | {key: value for key, value in settings.items() if value is not None}))
+    return AuditConfig(**{key: value for key, value in (begun | given).items() if value is not None})
 
 
 def _retried(

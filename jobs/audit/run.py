@@ -200,16 +200,20 @@ def retries(folder: RunFolder, record: RunRecord) -> list[tuple[RunFolder, Froze
 
 
 def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:
-    """Exit code and reason of a committed run: whether its failures, duplicates aside, are within the error budget."""
+    """Exit code and reason of a committed run: whether its failures, duplicates aside, are within the error budget.
+
+    Rows without a category have all failed, and are in the budget of none. The budgets go into ``record``.
+    """
+    record.max_failed, record.max_failed_per_category = config.max_failed, config.max_failed_per_category
     counts = record.counts
     failed, rows = sum(counts["failed_by_category"].values()), counts["rows"]
     said = f"{failed} failed of {rows}, budget {config.max_failed}"
     exceeded = config.max_failed.exceeded(failed, rows)
     if config.max_failed_per_category is not None:
         over = [
-            f"{category or 'no category'} {count} of {counts['rows_by_category'][category]}"
+            f"{category} {count} of {counts['rows_by_category'][category]}"
             for category, count in counts["failed_by_category"].items()
-            if config.max_failed_per_category.exceeded(count, counts["rows_by_category"][category])
+            if category and config.max_failed_per_category.exceeded(count, counts["rows_by_category"][category])
         ]
         exceeded = exceeded or bool(over)
         said += f"; of each category {config.max_failed_per_category}"

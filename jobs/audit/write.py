@@ -18,6 +18,9 @@ from jobs.audit.render import RenderSettings, render
 from jobs.audit.results import file_metadata, shard_schema
 from jobs.storage import join, write_bytes
 
+# What Arrow raises of a Parquet file that is damaged: nearly anything.
+DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError)
+
 
 @dataclass(frozen=True)
 class WriteSettings:
@@ -76,9 +79,9 @@ class Write:
 
 
 def parquet_bytes(table: pa.Table, metadata: dict[str, str]) -> bytes:
-    """A Parquet file (zstd, statistics) as bytes, with key-value metadata in its footer."""
+    """A Parquet file (zstd, statistics, checksums of pages) as bytes, with key-value metadata in its footer."""
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", write_page_checksum=True) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata(metadata)
     return buffer.getvalue()

@@ -80,12 +80,21 @@ def _bmp_rle(pairs: int, side: int = SIDE) -> bytes:
     return b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 14 + 40 + 1024) + body
 
 
-def _tiff_tiles(side: int, compression: int = 8) -> bytes:
-    """A small picture in one tile of that many pixels a side."""
-    tile = _zeros(MEGABYTE)
+def tiff_tiles(side: int, compression: int = 8, zeros: int = MEGABYTE, second: int | None = None) -> bytes:
+    """A small picture in one tile of that many pixels a side. second: the same tags again, which say that."""
+    tile = _zeros(zeros)
     fields = {256: 8, 257: 8, 258: 8, 259: compression, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(tile)}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
-    return b"II*\0" + struct.pack("<I", 8 + len(tile)) + tile + struct.pack("<H", len(fields)) + entries + bytes(4)
+    tags = sorted(
+        [*fields.items(), *([] if second is None else [(322, second), (323, second)])], key=lambda tag: tag[0]
+    )
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(tile)) + tile + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def tiff_big(entries: int) -> bytes:
+    """Of the kind with 64-bit offsets; so many entries of a tag that nobody knows."""
+    head = b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, entries)
+    return head + struct.pack("<HHQQ", 65_000, 4, 1, 1) * entries + bytes(8)
 
 
 def _tiff_black(dtype: str, side: int = SIDE) -> bytes:
@@ -152,8 +161,11 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "bmp 30 million runs": ("decompression_bomb", lambda: _bmp_rle(30_000_000)),
     "bmp that ends at once": ("corrupt_image", lambda: _bmp_rle(10)),
     "tiff float": ("unsupported_format", lambda: _tiff_black("float32")),
-    "tiff tile of 4 billion pixels": ("corrupt_image", lambda: _tiff_tiles(65_520)),
-    "tiff tile of 4 billion pixels, LZW": ("corrupt_image", lambda: _tiff_tiles(65_520, 5)),
+    "tiff tile of 400 million pixels": ("decompression_bomb", lambda: tiff_tiles(20_000, zeros=20_000**2)),
+    "tiff tile, twice": ("decompression_bomb", lambda: tiff_tiles(20_000, zeros=20_000**2, second=16)),
+    "tiff tile of 4 billion pixels": ("decompression_bomb", lambda: tiff_tiles(65_520)),
+    "tiff tile of 4 billion pixels, LZW": ("decompression_bomb", lambda: tiff_tiles(65_520, 5)),
+    "tiff 3 million entries": ("decompression_bomb", lambda: tiff_big(3_000_000)),
     "tiff width of 4 billion": ("decompression_bomb", lambda: _tiff_tag(256, 4, 1, 2**32 - 1)),
     "tiff 4 billion strips": ("corrupt_image", lambda: _tiff_tag(273, 4, 2**32 - 1, 8)),
     "tiff 4 billion samples": ("corrupt_image", lambda: _tiff_tag(258, 3, 2**32 - 1, 8)),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from anomaly_core import pieces
-from anomaly_core.pieces import too_many_pieces
+from anomaly_core.pieces import tile_of, too_many_pieces
+from anomaly_core.preprocess import ImageError, Limits, decode
 from tests.anomaly_core.files import small_files
-from tests.faults.bombs import AT_THE_CAP, BOMBS, IDAT, ROW, jpeg_of_scans
+from tests.faults.bombs import AT_THE_CAP, BOMBS, IDAT, ROW, jpeg_of_scans, tiff_big, tiff_tiles
 from tests.faults.costs import Cost, Scale
 
 # A child is given long by the clock, for a machine that others keep busy, and little of CPU.
@@ -54,7 +55,13 @@ def test_usual_files_are_in_a_usual_number_of_pieces() -> None:
 
 
 def test_pieces_are_counted_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, number in (("MAX_CHUNKS", 5), ("MAX_SCANS", 12), ("MAX_SEGMENTS", 9), ("MAX_BLOCKS", 3)):
+    for name, number in (
+        ("MAX_ENTRIES", 6),
+        ("MAX_CHUNKS", 5),
+        ("MAX_SCANS", 12),
+        ("MAX_SEGMENTS", 9),
+        ("MAX_BLOCKS", 3),
+    ):
         monkeypatch.setattr(pieces, name, number)
     png = [ROW[:IDAT] + (b"\0\0\0\0abCd" + bytes(4)) * extra + ROW[IDAT:] for extra in (2, 3)]
     assert [too_many_pieces(data) for data in png] == [None, "more than 5 chunks"]
@@ -68,3 +75,18 @@ def test_pieces_are_counted_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     head = b"GIF89a" + bytes(7)
     gif = [head + b"!\xfe" + b"\1c" * blocks + b"\0," for blocks in (3, 4)]
     assert [too_many_pieces(data) for data in gif] == [None, "more than 3 blocks before the picture"]
+    entries = [tiff_big(count) for count in (6, 7)]
+    assert [too_many_pieces(data) for data in entries] == [None, "more than 6 entries in its directory"]
+
+
+def test_a_tile_counts_as_a_picture() -> None:
+    """Of 64 x 64 pixels, for a picture of 8 x 8. The first and the last of the tags that come twice are held."""
+    for data in (tiff_tiles(64, zeros=64 * 64), tiff_tiles(64, zeros=64 * 64, second=16), tiff_tiles(16, second=64)):
+        assert tile_of(data, int.from_bytes(data[4:8], "little")) == (64, 64)
+        with pytest.raises(
+            ImageError, match=r"declares 64 x 64 pixels in [\d,]+ bytes, above the cap of 4,095"
+        ) as caught:
+            decode(data, Limits(max_pixels=64 * 64 - 1))
+        assert caught.value.code == "too_many_pixels"
+    assert decode(tiff_tiles(64, zeros=64 * 64), Limits(max_pixels=64 * 64)).width == 8
+    assert tile_of(small_files()["tiff"], int.from_bytes(small_files()["tiff"][4:8], "little")) == (0, 0)

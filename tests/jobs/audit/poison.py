@@ -1,4 +1,4 @@
-"""A decoder for workers of tests: two magic words kill or hang the process that decodes them."""
+"""A decoder for workers of tests: magic words kill or hang the process that decodes them, or fail it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 from anomaly_core.preprocess import DEFAULT, Decoded, Limits, Preprocessing, decode
 
-KILLER, HANGER = b"KILL THE PROCESS", b"HANG THE PROCESS"
+KILLER, HANGER, STARVER, BUG = b"KILL THE PROCESS", b"HANG THE PROCESS", b"STARVE THE PROCESS", b"BUG IN THE PROCESS"
 
 
 def poisoned(data: bytes, limits: Limits | None = None, preprocessing: Preprocessing = DEFAULT) -> Decoded:
@@ -16,6 +16,10 @@ def poisoned(data: bytes, limits: Limits | None = None, preprocessing: Preproces
         os.kill(os.getpid(), signal.SIGKILL)
     if data == HANGER:
         time.sleep(3600)
+    if data == STARVER:
+        raise MemoryError
+    if data == BUG:
+        raise KeyError("bug")
     return decode(data, limits, preprocessing)
 
 

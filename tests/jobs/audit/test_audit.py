@@ -220,7 +220,16 @@ def test_a_category_has_a_budget_of_its_own(archive: Path, bundle: str, run: tup
     assert "1 failed of 12, budget 10%; of each category 20%, more in cap 1 of 4" in reason
     wider = config(archive, bundle, run[0], **budget, max_failed_per_category=ErrorBudget(share=0.25))
     assert judged(wider, record)[0] == exits.COMMITTED
-    assert run[1].record.counts["failed_by_category"] == {"": 7}
+    assert (record.max_failed, record.max_failed_per_category) == (wider.max_failed, wider.max_failed_per_category)
+
+    # Rows without a category have all failed: they are in the budget of the whole only.
+    record = run[1].record.model_copy()
+    assert (record.counts["failed_by_category"], record.counts["rows_by_category"][""]) == ({"": 7}, 8)
+    some = config(archive, bundle, run[0], max_failed_per_category=ErrorBudget(share=0.1))
+    assert judged(some, record) == (
+        exits.COMMITTED,
+        "committed, failures within the error budget (7 failed of 34, budget 7; of each category 10%)",
+    )
 
 
 def test_a_driver_that_lost_its_lock_commits_nothing(archive: Path, bundle: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An image that kills its process and one that hangs it: each costs one retry of its shard, then its own row."""
+"""Images that kill or hang their process, or make the decoder fail: a retry of their shard, then each its own row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import ray
 from jobs.audit import exits
 from jobs.audit.config import AuditConfig, ErrorBudget
 from jobs.audit.run import audit
-from tests.jobs.audit.poison import HANGER, KILLER, install
+from tests.jobs.audit.poison import BUG, HANGER, KILLER, STARVER, install
 from tests.jobs.audit.tables import published
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,9 +36,10 @@ def poisoned_ray() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("poisoned_ray")
 def test_each_costs_its_row_and_no_other(archive: Path, bundle: str, tmp_path: Path) -> None:
-    (archive / "images" / "killer.png").write_bytes(KILLER)
-    (archive / "images" / "hanger.png").write_bytes(HANGER)
-    names = ["000.jpg", "killer.png", "002.jpg", "003.png", "hanger.png", "005.png", "006.jpg", "007.png"]
+    for name, data in (("killer", KILLER), ("hanger", HANGER), ("starver", STARVER), ("bug", BUG)):
+        (archive / "images" / f"{name}.png").write_bytes(data)
+    names = ["000.jpg", "killer.png", "002.jpg", "003.png", "hanger.png", "005.png"]
+    names += ["006.jpg", "starver.png", "bug.png", "007.png"]
     manifest = archive / "poison.csv"
     manifest.write_text("uri\n" + "".join(f"images/{name}\n" for name in names))
     config = AuditConfig(
@@ -47,7 +48,7 @@ def test_each_costs_its_row_and_no_other(archive: Path, bundle: str, tmp_path: P
         output=str(tmp_path),
         run_date="2026-01-02",
         shard_rows=3,
-        max_failed=ErrorBudget(count=2),
+        max_failed=ErrorBudget(count=4),
         decode_timeout=3.0,
         heatmaps="none",
     )
@@ -56,5 +57,10 @@ def test_each_costs_its_row_and_no_other(archive: Path, bundle: str, tmp_path: P
     rows = {Path(row["uri"]).name: row for row in published(tmp_path).to_pylist()}
     assert sorted(rows) == sorted(names)
     failed = {name: (row["error_stage"], row["error_code"]) for name, row in rows.items() if row["status"] == "failed"}
-    assert failed == {"killer.png": ("decode", "decoder_died"), "hanger.png": ("decode", "decode_timeout")}
-    assert set(outcome.record.timings["shards_tried_again"]) == {"0", "1"}
+    assert failed == {
+        "killer.png": ("decode", "decoder_died"),
+        "hanger.png": ("decode", "decode_timeout"),
+        "starver.png": ("decode", "corrupt_image"),
+        "bug.png": ("decode", "decoder_died"),
+    }
+    assert set(outcome.record.timings["shards_tried_again"]) == {"0", "1", "2"}

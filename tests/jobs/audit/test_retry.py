@@ -14,8 +14,9 @@ from jobs.audit import exits
 from jobs.audit import retry as module
 from jobs.audit.config import AuditConfig, ErrorBudget
 from jobs.audit.exits import AuditError
-from jobs.audit.retry import retry_failed
-from jobs.audit.run import Outcome, audit
+from jobs.audit.record import RunFolder, RunRecord, read_record
+from jobs.audit.retry import config_of, retry_failed
+from jobs.audit.run import Outcome, audit, judged
 from jobs.storage import delete, filesystem, listing, path_of, read_bytes
 from jobs.verify.run import Settings, verify
 from tests.faults.proxy import Fault, FaultyServer
@@ -88,7 +89,8 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
 
     endpoint.faults.clear()
     third = retry_failed(RUN, {})
-    assert third.code == exits.BUDGET_EXCEEDED  # 7 of 34 are more than 1 %
+    assert third.code == exits.COMMITTED  # 7 of 34 are more than 1 %, but the last budget was 8
+    assert third.record.max_failed == ErrorBudget(count=8)
     assert [(one["version"], one["rows"], one["recovered"]) for one in third.record.retries] == [(2, 3, 2), (3, 1, 1)]
     assert read_bytes(f"{RUN}/versions/0002.parquet") == middle
     undisturbed = comparable(published(run[0]))
@@ -102,14 +104,38 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
     told: list[str] = []
     last = read_bytes(RESULTS)
     nothing = retry_failed(RUN, {}, module.Watcher(said=told.append))
-    assert (nothing.code, nothing.scored_shards) == (exits.BUDGET_EXCEEDED, 0)
+    assert (nothing.code, nothing.scored_shards) == (exits.COMMITTED, 0)
     assert "no row failed for a reason that can pass; nothing to do" in told
     assert read_bytes(RESULTS) == last
-    assert audit(config()).code == exits.BUDGET_EXCEEDED  # a rerun of the run says what its last version said
+    assert audit(config()).code == exits.COMMITTED  # a rerun of the run says what its last version said
     delete(f"{RUN}/_SUCCESS")
     again = audit(config())  # commits once more, with what the retries found
     assert (again.scored_shards, [one["version"] for one in again.record.retries]) == (0, [2, 3])
     assert rows(RESULTS) == undisturbed
+
+
+def test_a_retry_has_the_budgets_of_its_run_unless_it_is_given_others(run: tuple[Path, Outcome]) -> None:
+    """A run with a budget of 5 % that was within it stays within it when fewer rows are failed ones."""
+    folder = RunFolder(str(run[0]), "2026-01-02", "audit")
+    record = read_record(folder)
+    assert record is not None
+    assert record.max_failed == ErrorBudget(count=7) == config_of(folder, record, {"max_failed": None}).max_failed
+    counts = record.counts | {"rows": 200, "failed_by_category": {"": 3}}
+    record = record.model_copy(update={"counts": counts, "max_failed": ErrorBudget(share=0.05)})
+    assert judged(config_of(folder, record, {}), record)[0] == exits.COMMITTED  # 1.5 %
+    assert (
+        judged(config_of(folder, record, {"max_failed": ErrorBudget(share=0.01)}), record)[0] == exits.BUDGET_EXCEEDED
+    )
+
+    each = record.model_copy(update={"max_failed_per_category": ErrorBudget(share=0.2)})
+    assert config_of(folder, each, {}).max_failed_per_category == ErrorBudget(share=0.2)
+    other = {"max_failed_per_category": ErrorBudget(count=3)}
+    assert config_of(folder, each, other).max_failed_per_category == ErrorBudget(count=3)
+
+    older = json.loads(Path(folder.record).read_text())
+    del older["max_failed"], older["max_failed_per_category"]
+    recorded = config_of(folder, RunRecord.model_validate(older), {})
+    assert (recorded.max_failed, recorded.max_failed_per_category) == (ErrorBudget(share=0.01), None)
 
 
 @pytest.mark.parametrize(
