@@ -8,6 +8,7 @@ import random
 import re
 import stat
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 from fsspec.asyn import sync
 
 from jobs.access import AllowList, NotAllowed
+from jobs.audit.errors import OVERLOADED, PASSING, classify, refusal
 from jobs.audit.pace import Pace
-from jobs.storage import StorageAccessError, error_name, filesystem, is_credentials_error, is_local, path_of, scheme_of
+from jobs.storage import StorageAccessError, error_name, filesystem, is_local, path_of, scheme_of
 from manifests.secrets import redacted
 
 # Of an image whose storage is throttled more often: what it refuses now it gives in a minute.
@@ -24,26 +26,8 @@ ATTEMPTS, THROTTLED_ATTEMPTS = 5, 8
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 20.0
 # Of one answer from first to last byte. The client's own time limit is for silence, and a body may come in drops.
 READ_SECONDS = 300.0
-_THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded", "503", "429"}
-_SERVER = {"InternalError", "ServiceUnavailable", "500", "502", "504"}
-_MISSING = {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}
-_DENIED = {"AccessDenied", "Forbidden", "403", "AllAccessDisabled", "InvalidObjectState"}
-_TIMEOUT = {"RequestTimeout", "ReadTimeoutError", "ConnectTimeoutError", "TimeoutError", "FSTimeoutError"}
-_CUT = {
-    "IncompleteRead",
-    "IncompleteReadError",
-    "ResponseStreamingError",
-    "ClientPayloadError",
-    "ConnectionClosedError",
-    "HTTPClientError",
-    "ServerDisconnectedError",
-    "ConnectionResetError",
-    "ClientOSError",
-    "EndpointConnectionError",
-}
-_CHANGED = {"PreconditionFailed", "412"}
-PASSING = frozenset({"throttled", "timeout", "connection_cut", "server_error"})
-OVERLOADED = frozenset({"throttled", "timeout", "server_error"})
+PIECE_BYTES = 2**20
+SILENCE_SECONDS = 60.0  # of a web server; as the S3 client's own
 _PACE = Pace()
 # Where Linux says which file a descriptor is of; other systems check the last name only.
 _OPENED = Path("/proc/self/fd")
@@ -66,13 +50,20 @@ class Fetched:
     attempts: int
 
 
-def fetch(uri: str, allowed: AllowList, max_bytes: int, version: str | None = None, etag: str | None = None) -> Fetched:
+def fetch(
+    uri: str,
+    allowed: AllowList,
+    max_bytes: int,
+    version: str | None = None,
+    etag: str | None = None,
+    pace: Pace | None = None,
+) -> Fetched:
     """Read one object; errors that can pass are retried, with exponential waits in full jitter.
 
     On S3 its version if one is named, else the object only if it still has the ETag, if that is named. Elsewhere
-    neither means anything.
+    neither means anything. pace: this process's, unless the request shall not wait for others.
 
-    Raises FetchError for an error of this object, StorageAccessError if our credentials are refused.
+    Raises FetchError for an error of this object, StorageAccessError if credentials, bucket or region are refused.
     """
     try:
         target = allowed.resolve(uri)
@@ -81,14 +72,12 @@ def fetch(uri: str, allowed: AllowList, max_bytes: int, version: str | None = No
     conditions = _conditions(version, etag) if scheme_of(target) in ("s3", "s3a") else {}
     for attempt in range(1, THROTTLED_ATTEMPTS + 1):
         try:
-            data = _at_our_pace(target, max_bytes + 1, conditions)
+            data = _at_pace(pace or _PACE, target, max_bytes + 1, conditions)
         except NotAllowed as error:
             raise FetchError("not_allowed", str(error), attempt) from error
         except Exception as error:
-            if is_credentials_error(error):
-                raise StorageAccessError(
-                    f"{uri}: credentials refused ({error_name(error)}); renew them and run again"
-                ) from None
+            if (said := refusal(error)) is not None:
+                raise StorageAccessError(f"{uri}: {said}") from None
             code = classify(error)
             last = THROTTLED_ATTEMPTS if code == "throttled" else ATTEMPTS
             if code not in PASSING or attempt >= last:
@@ -101,47 +90,29 @@ def fetch(uri: str, allowed: AllowList, max_bytes: int, version: str | None = No
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def classify(error: BaseException) -> str:
-    """One word for what a storage said. What is not known here is ``fetch_failed``, and is not retried."""
-    name = error_name(error)
-    classes = {cls.__name__ for cls in type(error).__mro__} | {name}
-    status = getattr(error, "status", None)  # of an HTTP response, as aiohttp raises it
-    if isinstance(status, int):
-        name = str(status)
-    if isinstance(error, FileNotFoundError) or name in _MISSING:
-        return "missing_object"
-    if isinstance(error, PermissionError) or name in _DENIED:
-        return "access_denied"
-    if name in _CHANGED:
-        return "object_changed"
-    if name in _THROTTLED:
-        return "throttled"
-    if name in _SERVER:
-        return "server_error"
-    if isinstance(error, TimeoutError | asyncio.TimeoutError) or classes & _TIMEOUT:
-        return "timeout"
-    if isinstance(error, ConnectionError) or classes & _CUT:
-        return "connection_cut"
-    if isinstance(error, IsADirectoryError):
-        return "missing_object"
-    return "fetch_failed"
-
-
 def _told(code: str, error: Exception) -> str:
     if code == "object_changed":
         return "overwritten since the manifest was made: its ETag is another one; make the manifest anew"
     return redacted(f"{error_name(error)}: {error}")[:300]
 
 
-def _at_our_pace(uri: str, count: int, conditions: dict[str, str]) -> bytes:
-    with _PACE.request() as began:
+def last_answer() -> float:
+    """When a storage last answered this process, be it with a refusal; on the clock of time.monotonic()."""
+    return _PACE.answered
+
+
+def _at_pace(pace: Pace, uri: str, count: int, conditions: dict[str, str]) -> bytes:
+    with pace.request() as began:
         try:
             data = _read(uri, count, conditions)
         except Exception as error:
-            if classify(error) in OVERLOADED:
-                _PACE.overloaded(began)
+            code = classify(error)
+            if code in OVERLOADED:
+                pace.overloaded(began)
+            if code not in PASSING:
+                pace.heard()
             raise
-        _PACE.good()
+        pace.good()
         return data
 
 
@@ -152,6 +123,8 @@ def _read(uri: str, count: int, conditions: dict[str, str]) -> bytes:
     try:
         if scheme_of(uri) in ("s3", "s3a"):
             return bytes(sync(fs.loop, _get, fs, path, count, conditions, timeout=READ_SECONDS))
+        if scheme_of(uri) in ("http", "https"):
+            return bytes(sync(fs.loop, _get_http, fs, path, count, timeout=READ_SECONDS))
         return bytes(fs.cat_file(path, start=0, end=count))
     except Exception as error:
         if error_name(error) in ("InvalidRange", "416"):  # a range of an empty object cannot be satisfied
@@ -164,10 +137,37 @@ async def _get(fs: Any, path: str, count: int, conditions: dict[str, str]) -> by
     bucket, key, _ = fs.split_path(path)
     answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, Range=f"bytes=0-{count - 1}", **conditions)
     try:
-        data: bytes = await answer["Body"].read()
-        return data
+        return await _capped(answer["Body"].read, count)
     finally:
         answer["Body"].close()
+
+
+async def _get_http(fs: Any, url: str, count: int) -> bytes:
+    # fsspec's own cat_file reads a body whole, and a server need not heed a range, nor how its answer shall be packed.
+    options = dict(fs.kwargs)
+    asked = {"Range": f"bytes=0-{count - 1}", "Accept-Encoding": "identity"}
+    options["headers"] = {**options.get("headers", {}), **asked}
+    session = await fs.set_session()
+    async with asyncio.timeout(SILENCE_SECONDS) as limit, session.get(fs.encode_url(url), **options) as answer:
+
+        async def read(size: int) -> bytes:
+            limit.reschedule(asyncio.get_running_loop().time() + SILENCE_SECONDS)
+            return bytes(await answer.content.read(size))
+
+        if answer.status == 416:  # a range of an empty object cannot be satisfied
+            return b""
+        answer.raise_for_status()
+        if answer.status not in (200, 206):
+            raise OSError(f"status {answer.status}, and no image")
+        return await _capped(read, count)
+
+
+async def _capped(read: Callable[[int], Awaitable[bytes]], count: int) -> bytes:
+    """So many bytes of a body, unpacked; what comes after them is not waited for."""
+    data = bytearray()
+    while len(data) < count and (piece := await read(min(count - len(data), PIECE_BYTES))):
+        data += piece
+    return bytes(data[:count])
 
 
 def _conditions(version: str | None, etag: str | None) -> dict[str, str]:

@@ -20,11 +20,12 @@ import ray
 
 from anomaly_core.preprocess import Decoded, ImageError, Limits, Preprocessing, decode
 from jobs.access import AllowList
-from jobs.audit.breaker import Breaker, first_images
+from jobs.audit.breaker import Breaker
 from jobs.audit.child import DecodingChild
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import Meter
 from jobs.audit.orphans import end_with_parent
+from jobs.audit.proofs import Image, first_images
 from jobs.audit.turns import turn
 from jobs.storage import join, reading
 from manifests.freeze import read_shard
@@ -46,7 +47,7 @@ LOADED = (
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """What the load stage needs to know of the run."""
+    """What the load stage needs to know of the run. others: URIs of parts whose first images serve as proof too."""
 
     manifest_uri: str
     allowed: AllowList
@@ -54,6 +55,7 @@ class LoadSettings:
     preprocessing: Preprocessing
     threads: int
     decode_timeout: float
+    others: tuple[str, ...] = ()
 
 
 class Load:
@@ -83,12 +85,16 @@ class Load:
             )
         # Not the further columns: they are carried as they are, and a strange value in them is nobody's business here.
         wanted = rows.select(["uri", "version_id", "etag", "problem_code", "problem_message"]).to_pylist()
-        breaker = Breaker(self.settings.allowed, self.registry, partial(first_images, part))
-        loaded = []
-        for row, result in zip(wanted, self._images(wanted, careful=attempt > 1), strict=True):
+        breaker = Breaker(self.settings.allowed, self.registry, partial(first_images, (part, *self.settings.others)))
+        loaded: list[dict[str, Any]] = []
+
+        def waiting() -> None:
+            breaker.waits(lambda: [_image(row) for row in wanted[len(loaded) :] if row["problem_code"] is None])
+
+        for row, result in zip(wanted, self._images(wanted, attempt > 1, waiting), strict=True):
             if row["problem_code"] is None:
                 failed = result if result["error_stage"] == "fetch" else {}
-                breaker.saw((row["uri"], row["version_id"]), failed.get("error_code"), failed.get("error_message"))
+                breaker.saw(_image(row), failed.get("error_code"), failed.get("error_message"))
             loaded.append(result)
         breaker.end()
         table = pa.Table.from_pylist(loaded, schema=pa.schema(LOADED))
@@ -97,16 +103,19 @@ class Load:
         self.registry.spent.remote("load", meter.read(len(rows)))
         return rows
 
-    def _images(self, rows: list[dict[str, Any]], careful: bool) -> Iterator[dict[str, Any]]:
+    def _images(
+        self, rows: list[dict[str, Any]], careful: bool, waiting: Callable[[], None]
+    ) -> Iterator[dict[str, Any]]:
         child = DecodingChild(self._decoder()) if careful else None
         pool, decoder = ThreadPoolExecutor(self.settings.threads), ThreadPoolExecutor(1)
         fetched = _ahead(pool, self._bytes, rows, self.settings.threads)
         try:
             results: Iterator[dict[str, Any]]
             if child is not None:
-                results = (self._decode(f.result(), child) for f in fetched)
+                results = (self._decode(_result(f, waiting), child) for f in fetched)
             else:
-                results = self._in_time(_ahead(decoder, self._decode_in_turn, in_lots(fetched, DECODED_AT_ONCE), 1))
+                lots = _ahead(decoder, self._decode_in_turn, in_lots(fetched, DECODED_AT_ONCE), 1)
+                results = self._in_time(lots, waiting)
             yield from results
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -125,19 +134,17 @@ class Load:
             finally:
                 self.decoding_since = None
 
-    def _in_time(self, futures: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    def _in_time(self, futures: Iterable[Any], waiting: Callable[[], None]) -> Iterator[dict[str, Any]]:
         # A decoder that hangs holds its thread for ever. This process is then given up, and Ray runs the shard again,
         # carefully.
+        def look() -> None:
+            since = self.decoding_since
+            if since is not None and time.monotonic() - since > self.settings.decode_timeout:
+                _give_up("an image hangs its decoder")
+            waiting()
+
         for future in futures:
-            while True:
-                try:
-                    results = future.result(timeout=1.0)
-                    break
-                except FutureTimeout:
-                    since = self.decoding_since
-                    if since is not None and time.monotonic() - since > self.settings.decode_timeout:
-                        _give_up("an image hangs its decoder")
-            yield from results
+            yield from _result(future, look)
 
     def _bytes(self, row: dict[str, Any]) -> tuple[bytes | None, dict[str, Any]]:
         result = _blank()
@@ -194,10 +201,25 @@ def _give_up(why: str) -> NoReturn:
     os._exit(70)
 
 
+def _result(future: Any, look: Callable[[], None]) -> Any:
+    """What a future gives; look is called every second until it does."""
+    while True:
+        try:
+            return future.result(timeout=1.0)
+        except FutureTimeout:
+            if future.done():  # it raised one itself
+                raise
+            look()
+
+
 def in_lots(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     remaining = iter(items)
     while lot := list(islice(remaining, size)):
         yield lot
+
+
+def _image(row: dict[str, Any]) -> Image:
+    return row["uri"], row["version_id"]
 
 
 def _blank() -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Pace:
         self.limit = float(MOST)
         self._under_way = 0
         self._slowed = 0.0
+        self.answered = float("-inf")  # when the storage last said something, on the clock of time.monotonic()
         self._change = threading.Condition()
 
     @contextmanager
@@ -39,8 +40,13 @@ class Pace:
                 self._under_way -= 1
                 self._change.notify_all()
 
+    def heard(self) -> None:
+        """A request was answered, be it with a refusal: the storage is there."""
+        self.answered = time.monotonic()
+
     def good(self) -> None:
-        """A request was answered."""
+        """A request was answered with what it asked for."""
+        self.heard()
         with self._change:
             self.limit = min(float(MOST), self.limit + 1 / self.limit)
             self._change.notify_all()

@@ -12,6 +12,7 @@ import ray
 
 from jobs.audit.figures import Spent
 from jobs.audit.orphans import end_with_parent
+from jobs.audit.proofs import Image
 from jobs.audit.self_test import Found
 from jobs.audit.stall import Movement
 
@@ -47,8 +48,16 @@ class Registry:
     remembers an image that each storage gave.
     """
 
-    def __init__(self, settings: ScorerSettings, bundle: list[Any], cae_files: dict[str, Any]):
+    def __init__(
+        self,
+        settings: ScorerSettings,
+        bundle: list[Any],
+        cae_files: dict[str, Any],
+        images_read: dict[str, Image] | None = None,
+    ):
         """bundle: reference of the bundle without autoencoders, in a list. cae_files: references by category.
+
+        images_read: by storage, an image that an earlier start could read.
 
         References come in containers, because Ray would fetch bare ones.
         """
@@ -59,7 +68,7 @@ class Registry:
         self.attempts: Counter[int] = Counter()
         self.begun_at: dict[int, float] = {}
         self.spent_by_stage: dict[str, Spent] = {}
-        self.images_read: dict[str, tuple[str, str | None]] = {}
+        self.images_read = dict(images_read or {})
         self.tests: dict[str, Found] = {}
         self.lock = threading.Lock()
 
@@ -102,13 +111,13 @@ class Registry:
             self.begun_at[shard] = time.time()
             return self.attempts[shard]
 
-    def read(self, place: str, image: tuple[str, str | None]) -> None:
+    def read(self, place: str, image: Image) -> None:
         """Remember an image (uri, version) that could be read from a storage."""
         with self.lock:
             self.images_read[place] = image
 
-    def readable(self) -> dict[str, tuple[str, str | None]]:
-        """By storage, an image that was read from it in this run."""
+    def readable(self) -> dict[str, Image]:
+        """By storage, an image that was read from it in this run, now or in an earlier start."""
         with self.lock:
             return dict(self.images_read)
 

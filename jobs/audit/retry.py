@@ -21,10 +21,11 @@ from anomaly_core.device import Precision
 from jobs.audit import exits
 from jobs.audit.commit import commit
 from jobs.audit.config import AuditConfig
+from jobs.audit.errors import PASSING
 from jobs.audit.exits import AuditError
-from jobs.audit.fetch import PASSING
 from jobs.audit.lock import RunLock
 from jobs.audit.plan import Plan, check_same, missing_shards, parts_of, upload_parts
+from jobs.audit.proofs import Earlier
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
 from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, retries, tidy
 from jobs.audit.work import work
@@ -94,7 +95,9 @@ def _retried(
 ) -> Outcome:
     record, started = plan.record, time.monotonic()
     bundle, precision, device = models
-    work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, watcher.failing)
+    parts = tuple(join(folder.manifest, part) for part in dict.fromkeys(shard.part for shard in whole.shards))
+    earlier = Earlier(folder.results, parts)
+    work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, watcher.failing, earlier)
     version = len(record.retries) + 1
     if not exists(folder.earlier(version)):  # else this retry was killed after it: the results may be the new ones
         lock.check()

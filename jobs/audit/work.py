@@ -20,13 +20,15 @@ from jobs.audit.exits import AuditError
 from jobs.audit.extract import ExtractSettings
 from jobs.audit.load import LoadSettings
 from jobs.audit.plan import Plan
+from jobs.audit.proofs import Earlier, Image, images_read
 from jobs.audit.registry import Registry, ScorerSettings
 from jobs.audit.render import RenderSettings
 from jobs.audit.self_test import passed
 from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, divide, machine
 from jobs.audit.stall import watched
-from jobs.audit.write import WriteSettings
+from jobs.audit.write import WriteSettings, shard_name
 from jobs.cluster_session import ray_session, store_bytes
+from jobs.storage import join
 
 ANSWER_SECONDS = 60.0
 
@@ -40,11 +42,13 @@ def work(
     shard_done: Callable[[int, dict[str, int]], None],
     check: Callable[[], None],
     failing: Callable[[BaseException], None],
+    earlier: Earlier | None = None,
 ) -> dict[str, Any]:
     """Score and write the shards that are missing; returns what was spent, for the figures of the run.
 
     shard_done: told of each, with rows and rows by decision. check: called now and then, raises if the run must end.
     failing: told of what is raised before Ray is shut down, because that takes longer than whoever interrupts may wait.
+    earlier: of a retry, the run that it belongs to.
     Raises AuditError, also if nothing moves for ``config.stall_timeout`` seconds, and what a stage raises.
     """
     if not plan.missing:
@@ -53,11 +57,12 @@ def work(
     with ray_session(config.object_store_memory or store_bytes(files)):
         resources = divide(device, config.scorers)
         scoring = _scorer_settings(bundle, precision, device, resources)
-        registry = _registry(bundle, scoring)
+        registry = _registry(bundle, scoring, _read_before(config, plan, earlier))
         try:
             if config.scoring == "actors":
                 registry.start_first.remote()
-            for rows, counts in _receipts(config, plan, bundle, scoring, registry, resources, check):
+            others = earlier.parts if earlier else ()
+            for rows, counts in _receipts(config, plan, bundle, scoring, registry, resources, check, others):
                 shard_done(rows, counts)
             figures: dict[str, Any] = ray.get(registry.figures.remote()) | {"self_test": passed(registry)}
         except BaseException as error:
@@ -76,6 +81,7 @@ def _receipts(
     registry: Any,
     resources: Resources,
     check: Callable[[], None],
+    others: tuple[str, ...],
 ) -> Iterator[tuple[int, dict[str, int]]]:
     folder, frozen, record = plan.folder, plan.frozen, plan.record
     rows_by_shard = {shard.index: shard.rows for shard in frozen.shards}
@@ -92,6 +98,7 @@ def _receipts(
         preprocessing=bundle.preprocessing,
         threads=config.fetch_threads,
         decode_timeout=config.decode_timeout,
+        others=others,
     )
     extract = ExtractSettings(
         calibration={c: scores for c in bundle.categories if (scores := bundle.calibration_scores(c))},
@@ -152,7 +159,15 @@ def _scorer_settings(bundle: Bundle, precision: Precision, device: str, resource
     )
 
 
-def _registry(bundle: Bundle, settings: ScorerSettings) -> Any:
+def _read_before(config: AuditConfig, plan: Plan, earlier: Earlier | None) -> dict[str, Image]:
+    """By storage, an image that an earlier start could read: what is left may be rows that nobody can."""
+    missing = set(plan.missing)
+    there = [shard.index for shard in plan.frozen.shards if shard.index not in missing]
+    shards = [join(plan.folder.shards, shard_name(index)) for index in reversed(there)]
+    return images_read([*([earlier.table] if earlier else []), *shards], AllowList.of(config.manifest, config.allow))
+
+
+def _registry(bundle: Bundle, settings: ScorerSettings, read_before: dict[str, Image]) -> Any:
     # The files travel through the object store: verified once, here, and no node needs the bundle's storage.
     cae_files = {category: ray.put(bundle.files[cae_file(category)]) for category in bundle.categories}
     # On the driver's node: an actor that asks for no CPU is put on any, and the run would end with that one.
@@ -160,5 +175,5 @@ def _registry(bundle: Bundle, settings: ScorerSettings) -> Any:
     return (
         ray.remote(Registry)
         .options(num_cpus=0, max_concurrency=8, scheduling_strategy=here)
-        .remote(settings, [ray.put(bundle.without_autoencoders())], cae_files)
+        .remote(settings, [ray.put(bundle.without_autoencoders())], cae_files, read_before)
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from s3fs import S3FileSystem
 
 from jobs.audit import exits
 from jobs.audit.config import AuditConfig, ErrorBudget
+from jobs.audit.retry import retry_failed
 from jobs.audit.run import audit, exit_code
 from jobs.cluster_session import ray_session
 from jobs.demo.server import s3_server
@@ -39,6 +42,7 @@ class Stand:
     server: FaultyServer
     client: Any  # to the server itself: it meets no faults
     undisturbed: list[dict[str, Any]] = field(default_factory=list)
+    outages: dict[str, Counter[str]] = field(default_factory=dict)
     table: list[tuple[str, int, int]] = field(default_factory=list)
 
     def config(self, output: str, **settings: Any) -> AuditConfig:
@@ -54,11 +58,15 @@ class Stand:
 
     def audit(self, output: str, *faults: Fault, **settings: Any) -> int:
         """The exit code of an audit that meets these faults."""
+        return self.meets(output, faults, lambda: audit(self.config(output, **settings)).code)
+
+    def meets(self, output: str, faults: Sequence[Fault], work: Callable[[], int]) -> int:
+        """The exit code of work on a run that meets these faults."""
         self.server.injected.clear()
         self.server.reads.clear()
         self.server.faults[:] = faults
         try:
-            return audit(self.config(output, **settings)).code
+            return work()
         except Exception as error:
             return exit_code(error)
         finally:
@@ -81,11 +89,19 @@ class Stand:
         found = self.keys(f"{output}/runs/2026-01-02/audit/shards/")
         return [row for key in found for row in pq.read_table(io.BytesIO(self.read(key))).to_pylist()]
 
-    def note(self, output: str, *but: str) -> None:
-        """Enter this audit's faults into the table, with the rows that differ from the undisturbed ones."""
-        rows = {row["uri"]: row for row in self.published(output)}
-        lost = sum(not same(rows.get(row["uri"], {}), row) for row in self.undisturbed if row["uri"] not in but)
-        self.table += [(kind, count, lost) for kind, count in sorted(self.server.injected.items())]
+    def lost(self, output: str, *but: str) -> int:
+        """Rows of the manifest that are not published, or differ from the undisturbed ones."""
+        try:
+            rows = {row["uri"]: row for row in self.published(output)}
+        except self.client.exceptions.NoSuchKey:
+            rows = {}
+        return sum(not same(rows.get(row["uri"], {}), row) for row in self.undisturbed if row["uri"] not in but)
+
+    def note(self, output: str, *but: str, what: str = "", injected: Counter[str] | None = None) -> None:
+        """Enter an audit's faults (the last one's, unless given) into the table, with what was lost of its output."""
+        lost = self.lost(output, *but)
+        for kind, count in sorted((self.server.injected if injected is None else injected).items()):
+            self.table.append((f"{kind}: {what}" if what else kind, count, lost))
 
 
 def same(row: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -213,17 +229,16 @@ LONG_OUTAGES = {
 @pytest.mark.parametrize("what", OUTAGES)
 def test_who_is_locked_out_loses_nothing(stand: Stand, what: str) -> None:
     """One run, locked out in one way after another; what it wrote until then stands, and has no failed row in it."""
-    locked_out(stand, "outages", what, replace(OUTAGES[what]))
+    stand.outages[what] = locked_out(stand, "outages", replace(OUTAGES[what]))
 
 
-def locked_out(stand: Stand, output: str, what: str, fault: Fault) -> None:
+def locked_out(stand: Stand, output: str, fault: Fault) -> Counter[str]:
+    """The faults that were injected into an audit which they end."""
     assert stand.audit(output, fault) == exits.NO_ACCESS
     assert fault.injected.total() > 0
-    rows = stand.shards(output)
-    assert [row for row in rows if row["status"] != "scored"] == []
+    assert [row for row in stand.shards(output) if row["status"] != "scored"] == []
     assert stand.keys(f"{output}/results") == []
-    lost = sum(row["status"] != "scored" for row in rows)
-    stand.table += [(f"{kind}: {what}", count, lost) for kind, count in stand.server.injected.items()]
+    return stand.server.injected.copy()
 
 
 @pytest.mark.campaign
@@ -231,8 +246,16 @@ def locked_out(stand: Stand, output: str, what: str, fault: Fault) -> None:
 @pytest.mark.parametrize("what", LONG_OUTAGES)
 def test_each_alone_and_the_rerun(stand: Stand, what: str) -> None:
     output = f"outage-{list(LONG_OUTAGES).index(what)}"
-    locked_out(stand, output, what, replace(LONG_OUTAGES[what]))
-    assert stand.audit(output) == exits.COMMITTED
+    injected = locked_out(stand, output, replace(LONG_OUTAGES[what]))
+    completed(stand, output, {what: injected})
+
+
+def completed(stand: Stand, output: str, outages: dict[str, Counter[str]]) -> None:
+    """The rerun after these outages of a run has every row of the undisturbed one; what it lacks is in the table."""
+    code = stand.audit(output)
+    for what, injected in outages.items():
+        stand.note(output, what=what, injected=injected)
+    assert code == exits.COMMITTED
     assert stand.published(output) == stand.undisturbed
 
 
@@ -250,8 +273,35 @@ def test_one_image_that_never_comes_costs_its_row(stand: Stand, kind: str, code:
 
 
 def test_and_the_rerun_after_repair_completes(stand: Stand) -> None:
-    assert stand.audit("outages") == exits.COMMITTED
-    assert stand.published("outages") == stand.undisturbed
+    assert set(stand.outages) == set(OUTAGES)
+    completed(stand, "outages", stand.outages)
+
+
+def test_a_rerun_and_a_retry_with_nothing_left_but_unreadable_rows_commit(stand: Stand) -> None:
+    """The images of the last shard answer 403 or 500 for good, and nothing else is asked for in these starts."""
+    bad = {name(i): "access_denied" if i % 2 else "server_error" for i in range(IMAGES - SHARD_ROWS, IMAGES)}
+    faults = [
+        Fault("denied", rf"archive/({'|'.join(uri for uri in bad if bad[uri] == 'access_denied')})", times=None),
+        Fault("internal_error", rf"archive/({'|'.join(uri for uri in bad if bad[uri] == 'server_error')})", times=None),
+    ]
+
+    def failed() -> dict[str, str]:
+        return {row["uri"]: row["error_code"] for row in stand.published("left") if row["status"] == "failed"}
+
+    budget, run = ErrorBudget(count=len(bad)), "left/runs/2026-01-02/audit"
+    assert stand.audit("left", *faults, max_failed=budget) == exits.COMMITTED
+    assert failed() == bad
+    for key in (f"{run}/_SUCCESS", f"{run}/shards/shard-000003.parquet", *stand.keys("left/results")):
+        stand.client.delete_object(Bucket="line", Key=key)  # as if the driver had been killed before that shard
+    assert stand.audit("left", *faults, max_failed=budget) == exits.COMMITTED
+    assert failed() == bad
+    # The proof is of the shard that was there, not a first image of any.
+    assert [stand.server.reads[f"/line/archive/{name(i)}"] for i in (0, 6, 12)] == [0, 0, 1]
+    retry = partial(retry_failed, f"s3://line/{run}", {"max_failed": budget})
+    assert stand.meets("left", faults, lambda: retry().code) == exits.COMMITTED
+    assert failed() == bad
+    assert stand.keys(f"{run}/versions") == [f"{run}/versions/0001.parquet"]
+    stand.note("left", *bad)
 
 
 def test_no_credential_was_written(stand: Stand) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import gzip
 import http.client
 import os
 import socket
+import ssl
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,16 +31,8 @@ from s3fs.errors import translate_boto_error
 from jobs import storage
 from jobs.access import AllowList
 from jobs.audit import fetch as module
-from jobs.audit.fetch import (
-    ATTEMPTS,
-    FIRST_WAIT_SECONDS,
-    PASSING,
-    THROTTLED_ATTEMPTS,
-    Fetched,
-    FetchError,
-    classify,
-    fetch,
-)
+from jobs.audit.errors import PASSING, classify
+from jobs.audit.fetch import ATTEMPTS, FIRST_WAIT_SECONDS, THROTTLED_ATTEMPTS, Fetched, FetchError, fetch
 from jobs.audit.pace import MOST, Pace
 from jobs.storage import StorageAccessError, filesystem, join, parent, path_of, write_bytes
 from tests.faults.proxy import Fault, faulty_server
@@ -73,13 +69,20 @@ CODES = {
     "AllAccessDisabled": "access_denied",
     "InvalidObjectState": "access_denied",
     "InvalidArgument": "fetch_failed",
-    "PermanentRedirect": "fetch_failed",
+    "TemporaryRedirect": "server_error",
+    "KMS.DisabledException": "access_denied",
+    "KMS.NotFoundException": "access_denied",
     "KeyTooLongError": "fetch_failed",
     "NeverHeardOf": "fetch_failed",
 }
 CREDENTIALS = [
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
     "TokenRefreshRequired", "RequestExpired",
+]  # fmt: skip
+# Said of a bucket, a region, an account or a clock: no image of it can be had.
+OF_ALL = [
+    "NoSuchBucket", "PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException",
+    "RequestTimeTooSkewed", "AccountProblem",
 ]  # fmt: skip
 KEY = ConnectionKey("host", 443, True, True, None, None, None)
 URL = "http://host/bucket/key"
@@ -109,7 +112,15 @@ RAISED: list[tuple[BaseException, str]] = [
     (FileNotFoundError(2, "No such file"), "missing_object"),
     (IsADirectoryError(21, "Is a directory"), "missing_object"),
     (PermissionError(13, "Permission denied"), "access_denied"),
-    (OSError(5, "Input/output error"), "fetch_failed"),
+    (boto.SSLError(endpoint_url=URL, error="certificate verify failed"), "connection_cut"),
+    (boto.ProxyConnectionError(proxy_url=URL), "connection_cut"),
+    (ssl.SSLCertVerificationError("certificate verify failed"), "connection_cut"),
+    (OSError(errno.EIO, "Input/output error"), "connection_cut"),
+    (OSError(errno.ESTALE, "Stale file handle"), "connection_cut"),
+    (OSError(errno.ENOTCONN, "Transport endpoint is not connected"), "connection_cut"),
+    (OSError(errno.EMFILE, "Too many open files"), "connection_cut"),
+    (OSError(errno.EHOSTDOWN, "Host is down"), "connection_cut"),
+    (OSError(errno.ENXIO, "No such device or address"), "fetch_failed"),
     (OSError(36, "File name too long"), "fetch_failed"),
     (NotADirectoryError(20, "Not a directory"), "fetch_failed"),
     (ValueError("whatever"), "fetch_failed"),
@@ -130,11 +141,30 @@ def test_what_the_network_and_the_disk_say_has_one_word(error: BaseException, co
     assert classify(error) == code
 
 
+STATUSES = {
+    429: "throttled",
+    503: "throttled",
+    500: "server_error",
+    507: "server_error",
+    520: "server_error",
+    401: "access_denied",
+    403: "access_denied",
+    404: "missing_object",
+    418: "fetch_failed",
+}
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_http_statuses_have_one_word(status: int) -> None:
+    assert classify(aiohttp.ClientResponseError(None, (), status=status)) == STATUSES[status]  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("status", "code"), [(429, "throttled"), (503, "throttled"), (500, "server_error"), (403, "access_denied")]
+    ("status", "code"), [(503, "server_error"), (599, "server_error"), (429, "throttled"), (403, "access_denied")]
 )
-def test_http_statuses_have_one_word(status: int, code: str) -> None:
-    assert classify(aiohttp.ClientResponseError(None, (), status=status)) == code  # type: ignore[arg-type]
+def test_a_name_that_is_not_known_is_judged_by_its_status(status: int, code: str) -> None:
+    error = client_error("XOwnWord", status)
+    assert [classify(error), classify(translate_boto_error(error))] == [code] * 2
 
 
 def test_what_passes_is_what_is_retried() -> None:
@@ -236,6 +266,17 @@ def test_refused_credentials_end_the_run(code: str, waits: list[float], monkeypa
     for error in (client_error(code), translate_boto_error(client_error(code))):
         source = Source([error])
         with pytest.raises(StorageAccessError, match=f"credentials refused \\({code}\\)"):
+            image(source, monkeypatch)
+        assert (len(source.asked), waits) == (1, [])
+
+
+@pytest.mark.parametrize("code", OF_ALL)
+def test_what_is_said_of_a_whole_storage_ends_the_run(
+    code: str, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (client_error(code), translate_boto_error(client_error(code))):
+        source = Source([error])
+        with pytest.raises(StorageAccessError, match=f"refuses every image \\({code}\\); check bucket, region"):
             image(source, monkeypatch)
         assert (len(source.asked), waits) == (1, [])
 
@@ -419,10 +460,9 @@ def test_the_uri_of_a_bucket_is_no_object(s3: str) -> None:
     assert caught.value.attempts == 1
 
 
-def test_a_bucket_that_is_not_there_costs_its_row(s3: str) -> None:
-    with pytest.raises(FetchError) as caught:
+def test_a_bucket_that_is_not_there_ends_the_run(s3: str) -> None:
+    with pytest.raises(StorageAccessError, match=r"s3://absent-bucket/a.png: .*NoSuchBucket"):
         fetch("s3://absent-bucket/a.png", AllowList.of("s3://bucket/list.csv", ["s3://absent-bucket"]), 100)
-    assert (caught.value.code, caught.value.attempts) == ("missing_object", 1)
 
 
 def test_a_link_that_is_changed_leads_nowhere_new(tmp_path: Path) -> None:
@@ -540,32 +580,108 @@ def test_a_link_put_in_its_place_after_the_check_is_not_followed(
     assert caught.value.code == {"the file": "fetch_failed", "a folder above it": "not_allowed"}[what]
 
 
-def test_a_redirect_is_not_followed(s3: str) -> None:
-    class Redirecting(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
+class _Http(BaseHTTPRequestHandler):
+    """A web server that heeds a range, or does not; packs its answer, or sends it without end."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, self.headers["Range"], self.headers["Accept-Encoding"]))  # type: ignore[attr-defined]
+        if self.path.endswith("/status"):
             self.send_response(302)
             self.send_header("Location", "/secret")
             self.send_header("Content-Length", "0")
             self.end_headers()
+        elif self.path.endswith("/missing"):
+            self.send_error(404)
+        elif self.path.endswith("/packed"):
+            self._send(PACKED, {"Content-Encoding": "gzip"})
+        elif self.path.endswith("/empty"):
+            self.send_response(416)
+            self.end_headers()
+        elif self.path.endswith("/endless"):
+            self.send_response(200)
+            self.send_header("Content-Length", str(BODY))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while self.server.sent < BODY:  # type: ignore[attr-defined]
+                    self.wfile.write(bytes(2**16))
+                    self.server.sent += 2**16  # type: ignore[attr-defined]
+        else:
+            self._send(DATA, {})
 
-        do_HEAD = do_GET
+    def _send(self, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(200)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
-    asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
+
+BODY = 100 * 2**20
+PACKED = gzip.compress(bytes(BODY), 1)
+
+
+@pytest.fixture
+def web() -> Iterator[Any]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Http)
+    server.asked, server.sent = [], 0  # type: ignore[attr-defined]
+    server.at = f"http://127.0.0.1:{server.server_address[1]}/ok"  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def from_web(web: Any, name: str, cap: int) -> Fetched:
+    return fetch(f"{web.at}/{name}", AllowList.of("s3://bucket/list.csv", [web.at]), cap)
+
+
+def test_a_web_server_is_asked_for_no_more_than_the_cap_and_nothing_packed(web: Any) -> None:
+    assert from_web(web, "a.png", len(DATA)) == Fetched(DATA, 1)
+    assert from_web(web, "empty", 10) == Fetched(b"", 1)
+    assert web.asked == [
+        ("/ok/a.png", f"bytes=0-{len(DATA)}", "identity"),
+        ("/ok/empty", "bytes=0-10", "identity"),
+    ]
+    with pytest.raises(FetchError) as caught:
+        from_web(web, "missing", 10)
+    assert (caught.value.code, caught.value.attempts) == ("missing_object", 1)
+
+
+@pytest.mark.parametrize("name", ["a.png", "endless", "packed"])
+def test_a_server_that_sends_more_than_it_was_asked_for_fills_no_memory(web: Any, name: str) -> None:
+    cap = min(len(DATA) - 1, 500)
+    tracemalloc.start()
     try:
-        with contextlib.suppress(FetchError):
-            assert (
-                fetch(f"{address}/ok/a.png", AllowList.of("s3://bucket/list.csv", [f"{address}/ok"]), 100).data == b""
-            )
+        with pytest.raises(FetchError) as caught:
+            from_web(web, name, cap)
+        peak = tracemalloc.get_traced_memory()[1]
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-    assert set(asked) == {"/ok/a.png"}
+        tracemalloc.stop()
+    assert (caught.value.code, caught.value.attempts) == ("too_many_bytes", 1)
+    assert peak < 20 * 2**20
+    assert web.sent < 50 * 2**20  # what the two ends of a connection hold
+
+
+def test_what_was_packed_all_the_same_is_unpacked_up_to_the_cap(web: Any) -> None:
+    assert from_web(web, "packed", BODY).data == bytes(BODY)
+
+
+def test_a_redirect_is_not_followed(web: Any) -> None:
+    with pytest.raises(FetchError, match="status 302") as caught:
+        from_web(web, "status", 100)
+    assert (caught.value.code, caught.value.attempts) == ("fetch_failed", 1)
+    assert {path for path, _, _ in web.asked} == {"/ok/status"}
+
+
+def test_a_web_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        at = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(FetchError) as caught:
+            fetch(f"{at}/a.png", AllowList.of("s3://bucket/list.csv", [at]), 100)
+    assert (caught.value.code, caught.value.attempts) == ("timeout", ATTEMPTS)

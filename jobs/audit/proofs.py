@@ -1,0 +1,67 @@
+"""Images that were read, or could be: what is asked for to learn whether a storage is open to us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.access import AllowList
+from jobs.storage import reading, scheme_of
+
+Image = tuple[str, str | None]  # uri and version
+# So many shards of an earlier start are looked into, the last ones first: a storage that they do not name gave little.
+MOST_FILES = 64
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a retry knows of its run. table: the published one. parts: of the run's frozen manifest. Both are URIs."""
+
+    table: str
+    parts: tuple[str, ...]
+
+
+def place_of(uri: str, base: str) -> str:
+    """What shares one lock: bucket or host of a URI, or this machine's files. base: of a URI without scheme."""
+    if "://" not in uri and not uri.startswith("/"):
+        uri = base
+    return "local files" if scheme_of(uri) == "file" else "/".join(uri.split("/")[:3])
+
+
+def first_images(parts: Iterable[str]) -> Iterator[Image]:
+    """The first image of every shard in some parts of a frozen manifest, by their URIs."""
+    for part in parts:
+        with reading(part) as file, pq.ParquetFile(file) as rows:
+            for shard in range(rows.num_row_groups):
+                for row in rows.read_row_group(shard, ["uri", "version_id", "problem_code"]).to_pylist():
+                    if row["problem_code"] is None:
+                        yield row["uri"], row["version_id"]
+                        break
+
+
+def images_read(files: Iterable[str], allowed: AllowList) -> dict[str, Image]:
+    """By storage, an image that these shards or published tables say was read; the first files come first.
+
+    No more of them is read than is needed for one image of every storage that images may come from.
+    """
+    wanted = {place_of(prefix, allowed.base) for prefix in allowed.prefixes}
+    found: dict[str, Image] = {}
+    for file in islice(files, MOST_FILES):
+        for image in _read(file):
+            found.setdefault(place_of(image[0], allowed.base), image)
+            if wanted <= found.keys():
+                return found
+    return found
+
+
+def _read(uri: str) -> Iterator[Image]:
+    with reading(uri) as file, pq.ParquetFile(file) as table:
+        for group in range(table.num_row_groups):
+            rows = table.read_row_group(group, ["uri", "version_id", "error_stage"])
+            there = pc.invert(pc.is_in(rows["error_stage"], pc.cast(["manifest", "fetch"], "string")))
+            for row in rows.filter(there).to_pylist():
+                yield row["uri"], row["version_id"]
