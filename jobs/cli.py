@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
 import typer
@@ -13,14 +13,11 @@ from typer.core import TyperGroup
 
 from manifests.secrets import without_secrets
 
-if TYPE_CHECKING:
-    from typer import Context
-
 
 class Commands(TyperGroup):
     """The commands, none of which takes an address with credentials: a log, a table or an error would repeat them."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer does. Exits with 2 if an argument has credentials."""
         for word in args:
             if (shown := without_secrets(word)) != word:
