@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from jobs.audit.digests import DigestList
 from jobs.audit.exits import FAILED, AuditError
 from jobs.audit.record import FileDigest, Published, RunFolder, RunRecord
-from jobs.audit.results import file_metadata, result_schema
-from jobs.audit.write import DAMAGE, shard_name
+from jobs.audit.results import DAMAGE, file_metadata, result_schema
+from jobs.audit.write import shard_name
 from jobs.storage import below, delete, join, read_bytes, scratch, upload
 from manifests.freeze import FrozenManifest
 

@@ -21,8 +21,8 @@ from jobs.audit.exits import SELF_TEST, USAGE, AuditError
 from jobs.audit.extract import DECIDED
 from jobs.audit.load import LOADED
 from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record
-from jobs.audit.results import RESERVED
-from jobs.audit.write import DAMAGE, shard_name
+from jobs.audit.results import DAMAGE, RESERVED
+from jobs.audit.write import shard_name
 from jobs.machine import cpu_name
 from jobs.storage import download, exists, join, listing, reading, scratch, upload
 from manifests.freeze import FrozenManifest, freeze, read_shard

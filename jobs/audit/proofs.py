@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -10,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.access import AllowList
-from jobs.storage import reading, scheme_of
+from jobs.audit.results import DAMAGE
+from jobs.storage import StorageAccessError, reading, scheme_of
 
 Image = tuple[str, str | None]  # uri and version
 # So many shards of an earlier start are looked into, the last ones first: a storage that they do not name gave little.
@@ -46,15 +48,17 @@ def first_images(parts: Iterable[str]) -> Iterator[Image]:
 def images_read(files: Iterable[str], allowed: AllowList) -> dict[str, Image]:
     """By storage, an image that these shards or published tables say was read; the first files come first.
 
-    No more of them is read than is needed for one image of every storage that images may come from.
+    No more of them is read than is needed for one image of every storage that images may come from. One that cannot be
+    read proves nothing; what is wrong with it, the commit says.
     """
     wanted = {place_of(prefix, allowed.base) for prefix in allowed.prefixes}
     found: dict[str, Image] = {}
     for file in islice(files, MOST_FILES):
-        for image in _read(file):
-            found.setdefault(place_of(image[0], allowed.base), image)
-            if wanted <= found.keys():
-                return found
+        with suppress(*DAMAGE, StorageAccessError):
+            for image in _read(file):
+                found.setdefault(place_of(image[0], allowed.base), image)
+                if wanted <= found.keys():
+                    return found
     return found
 
 

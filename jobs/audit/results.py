@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 SCHEMA_VERSION = "1"
+# What Arrow raises of a Parquet file that is damaged: nearly anything.
+DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,6 @@ from jobs.audit.render import RenderSettings, render
 from jobs.audit.results import file_metadata, shard_schema
 from jobs.storage import join, write_bytes
 
-# What Arrow raises of a Parquet file that is damaged: nearly anything.
-DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError)
-
 
 @dataclass(frozen=True)
 class WriteSettings:

@@ -432,6 +432,12 @@ def test_images_that_an_earlier_start_read(tmp_path: Path, monkeypatch: pytest.M
     assert opened == [bad, one]
     assert images_read(files, both) == {"s3://bucket": ("broken", None), "s3://second": ("s3://second/a", None)}
     assert images_read([bad], both) == images_read([], both) == {}
+    whole = Path(two).read_bytes()
+    for damaged in (whole[:-9] + bytes(9), whole[:4] + bytes(range(200)) + whole[204:], b""):
+        (tmp_path / "damaged").write_bytes(damaged)
+        assert images_read([str(tmp_path / "damaged"), str(tmp_path / "absent"), one], alone) == {
+            "s3://bucket": ("broken", None)
+        }
     opened.clear()
     assert images_read([bad] * 9999, both) == {}
     assert len(opened) == proofs.MOST_FILES
