@@ -41,13 +41,16 @@ def watched(
     check: Callable[[], None],
     look: float = LOOK_SECONDS,
 ) -> Iterator[_Item]:
-    """The items, while a thread looks after them. For the main thread of a process: no other can be interrupted; it is
-    with SIGUSR1, because SIGINT is ignored in what a script starts in the background.
+    """The items, while a thread looks after them. It interrupts the main thread of a process, and no other can be; with
+    SIGUSR1, because SIGINT is ignored in what a script starts in the background. Elsewhere items are only passed on.
 
     movement: asked now and then; what differs from the last answer is progress, as an item is. check: called as often,
     raises if the run must end. Raises what these raise, and Stalled, with the movement and the ``state``, when there
     was neither an item nor movement for ``patience`` seconds.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield from items
+        return
     before = signal.signal(WAKE, signal.default_int_handler)
     watchdog = _Watchdog(movement, state, patience, check, min(look, patience))
     try:

@@ -96,3 +96,11 @@ def test_one_that_ignores_interrupts_is_ended_too() -> None:
         assert (len(swallowed), signal.getsignal(WAKE)) == (2, before[1])
     finally:
         signal.signal(signal.SIGINT, before[0])
+
+
+def test_in_another_thread_the_items_are_passed_on() -> None:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.extend(pull(iter([1, 2]), patience=0.01)))
+    thread.start()
+    thread.join()
+    assert found == [1, 2]
