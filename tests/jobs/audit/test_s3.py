@@ -71,20 +71,6 @@ def test_absent_bucket_exits_with_4() -> None:
     assert exit_code(caught.value) == exits.NO_ACCESS
 
 
-def test_refused_credentials_exit_with_4(monkeypatch: pytest.MonkeyPatch) -> None:
-    import jobs.audit.fetch as module
-
-    def expired(uri: str, count: int, conditions: dict[str, str]) -> bytes:
-        raise OSError("ExpiredToken")
-
-    monkeypatch.setattr(module, "_read", expired)
-    monkeypatch.setattr(module, "is_credentials_error", lambda error: True)
-    from jobs.access import AllowList
-
-    with pytest.raises(StorageAccessError):
-        module.fetch("images/000.jpg", AllowList.of("s3://line/archive/manifest.csv", []), 100)
-
-
 def test_manifest_that_is_not_there_exits_with_2() -> None:
     with pytest.raises(AuditError) as caught:
         audit(remote_config(manifest="s3://line/archive/none.csv", name="none"))
