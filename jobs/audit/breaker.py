@@ -19,12 +19,11 @@ from jobs.access import AllowList
 from jobs.audit.errors import PASSING
 from jobs.audit.fetch import FetchError, fetch, last_answer
 from jobs.audit.pace import Pace
-from jobs.audit.proofs import Image, place_of
+from jobs.audit.proofs import Image, is_disk, place_of
 from jobs.storage import StorageAccessError
 
-# What may be the image's fault or the storage's; and what is nearly always the image's, unless it goes on and on.
+# What may be the image's fault or the storage's.
 DOUBTFUL = PASSING | {"access_denied"}
-SUSPECT = frozenset({"missing_object", "fetch_failed"})
 # So many in a row are no longer waited for until the shard ends.
 IN_A_ROW = 20
 # A process that got no answer for so long asks for a proof, however few rows have failed.
@@ -33,6 +32,12 @@ SILENT_SECONDS = 300.0
 ASK_SECONDS = 360.0
 # Images that are tried at a storage that does not answer, where none is known that could be read.
 ASKED_IN_SILENCE = 2
+# Rows of a storage that never gave anything, among others that did, which a silent process waits for to their end:
+# with the usual time limits, five minutes each.
+FEW = 4
+# How long a process remembers that the first images of other shards could not be read either.
+REMEMBER_SECONDS = 300.0
+_refused: dict[str, tuple[float, list[str | None]]] = {}
 
 
 class Breaker:
@@ -45,8 +50,8 @@ class Breaker:
     among several are failed rows, and all else is a locked door: a run that has read nothing at all, or IN_A_ROW images
     that were refused.
 
-    Rows whose image is missing, or failed in an unknown way, are asked about when they are IN_A_ROW, or the shard's
-    last: a storage that went away while the shard was loaded is away at its end.
+    Rows that failed in an unknown way, or whose file is missing on a disk, are asked about when they are IN_A_ROW, or
+    the shard's last: a storage that went away while the shard was loaded is away at its end.
     """
 
     def __init__(self, allowed: AllowList, registry: Any, elsewhere: Callable[[], Iterable[Image]]):
@@ -59,14 +64,14 @@ class Breaker:
 
     def saw(self, image: Image, code: str | None, message: str | None) -> None:
         """Take note of how a row's fetch ended, rows in order. Raises StorageAccessError if we are locked out."""
-        place = place_of(image[0], self._allowed.base)
+        place = place_of(image[0], self._allowed)
         if code is None:
             if place not in self._read:
                 self._registry.read.remote(place, image)
             self._read[place] = image
             self._in_a_row[place] = 0
             self._suspects.pop(place, None)
-        elif code in DOUBTFUL | SUSPECT:
+        elif code in DOUBTFUL or _is_suspect(place, code):
             kind = self._doubts if code in DOUBTFUL else self._suspects
             kind[place] = f"{image[0]}: {message}"
             self._in_a_row[place] += 1
@@ -84,10 +89,10 @@ class Breaker:
             return
         remaining: dict[str, list[Image]] = {}
         for image in images():
-            remaining.setdefault(place_of(image[0], self._allowed.base), []).append(image)
+            remaining.setdefault(place_of(image[0], self._allowed), []).append(image)
         for place, waiting in remaining.items():
             proof = self._proof(place)
-            if proof is None and len(waiting) > 1:
+            if proof is None and len(waiting) > (FEW if self._read or self._known() else 1):
                 proof = waiting[-1]  # another than the one that may hang by its own fault
             if proof is not None and self._ask(proof) in PASSING:
                 raise _locked_out(place, f"no answer for {SILENT_SECONDS:.0f} s")
@@ -115,7 +120,7 @@ class Breaker:
         if proof is not None:
             answer = self._ask(proof)
             # One that was deleted since shows that we are let in, but not that a disk is there.
-            if answer is None or (answer not in DOUBTFUL and place not in self._suspects):
+            if answer is None or not (answer in DOUBTFUL or (place in self._suspects and _is_suspect(place, answer))):
                 return True
             if answer in PASSING:
                 return False
@@ -128,13 +133,17 @@ class Breaker:
 
     def _of_other_shards(self, place: str, proof: Image | None) -> list[str | None]:
         """How their first images answer, until one can be read or it is clear that nobody answers."""
-        answers: list[str | None] = []
+        when, answers = _refused.get(place, (0.0, []))
+        if answers and time.monotonic() - when < REMEMBER_SECONDS:
+            return answers
+        answers = []
         for image in self._elsewhere():
-            if image == proof or place_of(image[0], self._allowed.base) != place:
+            if image == proof or place_of(image[0], self._allowed) != place:
                 continue
             answers.append(self._ask(image))
             if answers[-1] is None or sum(one in PASSING for one in answers) == ASKED_IN_SILENCE:
                 break
+        _refused[place] = time.monotonic(), [] if None in answers else answers
         return answers
 
     def _ask(self, image: Image) -> str | None:
@@ -149,6 +158,11 @@ class Breaker:
         finally:
             pool.shutdown(wait=False)
         return None
+
+
+def _is_suspect(place: str, code: str) -> bool:
+    # Nearly always the image's fault, unless it goes on and on. S3 that says of a key that it is not there is there.
+    return code == "fetch_failed" or (code == "missing_object" and is_disk(place))
 
 
 def _locked_out(place: str, said: str) -> StorageAccessError:

@@ -32,6 +32,8 @@ from manifests.freeze import read_shard
 
 # Images that are decoded in one turn: about as long as the other stages' turns.
 DECODED_AT_ONCE = 3
+# Of other parts, whose first images may show that a storage is open to us.
+SHARDS_ELSEWHERE = 64
 
 LOADED = (
     pa.field("sha256", pa.string()),
@@ -47,7 +49,7 @@ LOADED = (
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """What the load stage needs to know of the run. others: URIs of parts whose first images serve as proof too."""
+    """What the load stage needs to know of the run. others: URIs of parts whose first images serve as proof."""
 
     manifest_uri: str
     allowed: AllowList
@@ -85,7 +87,7 @@ class Load:
             )
         # Not the further columns: they are carried as they are, and a strange value in them is nobody's business here.
         wanted = rows.select(["uri", "version_id", "etag", "problem_code", "problem_message"]).to_pylist()
-        breaker = Breaker(self.settings.allowed, self.registry, partial(first_images, (part, *self.settings.others)))
+        breaker = Breaker(self.settings.allowed, self.registry, partial(self._elsewhere, part))
         loaded: list[dict[str, Any]] = []
 
         def waiting() -> None:
@@ -102,6 +104,12 @@ class Load:
             rows = rows.append_column(field, table[field.name])
         self.registry.spent.remote("load", meter.read(len(rows)))
         return rows
+
+    def _elsewhere(self, part: str) -> Iterator[Image]:
+        """The first images of the other shards, some of every part: a whole part may be of one line."""
+        others = [other for other in self.settings.others if other != part]
+        yield from first_images([part])
+        yield from first_images(others, max(1, SHARDS_ELSEWHERE // max(1, len(others))))
 
     def _images(
         self, rows: list[dict[str, Any]], careful: bool, waiting: Callable[[], None]
@@ -207,8 +215,8 @@ def _result(future: Any, look: Callable[[], None]) -> Any:
         try:
             return future.result(timeout=1.0)
         except FutureTimeout:
-            if future.done():  # it raised one itself
-                raise
+            if future.done():  # meanwhile, or it raised one itself
+                return future.result()
             look()
 
 

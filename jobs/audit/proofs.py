@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from jobs.access import AllowList
 from jobs.audit.results import DAMAGE
-from jobs.storage import StorageAccessError, reading, scheme_of
+from jobs.storage import StorageAccessError, path_of, reading, scheme_of
 
 Image = tuple[str, str | None]  # uri and version
 # So many shards of an earlier start are looked into, the last ones first: a storage that they do not name gave little.
@@ -27,18 +28,28 @@ class Earlier:
     parts: tuple[str, ...]
 
 
-def place_of(uri: str, base: str) -> str:
-    """What shares one lock: bucket or host of a URI, or this machine's files. base: of a URI without scheme."""
+def place_of(uri: str, allowed: AllowList) -> str:
+    """What shares one lock: bucket or host of a URI; of local files the allowed folder, which may be a disk."""
     if "://" not in uri and not uri.startswith("/"):
-        uri = base
-    return "local files" if scheme_of(uri) == "file" else "/".join(uri.split("/")[:3])
+        uri = f"{allowed.base.rstrip('/')}/{uri}"
+    if scheme_of(uri) != "file":
+        return "/".join(uri.split("/")[:3])
+    path = os.path.normpath(path_of(uri))  # as text: a disk that hangs is not asked
+    folders = {os.path.normpath(path_of(prefix)) for prefix in allowed.prefixes if scheme_of(prefix) == "file"}
+    around = [folder for folder in folders if path == folder or path.startswith(folder.rstrip("/") + "/")]
+    return max(around, key=len, default="local files")
 
 
-def first_images(parts: Iterable[str]) -> Iterator[Image]:
-    """The first image of every shard in some parts of a frozen manifest, by their URIs."""
+def is_disk(place: str) -> bool:
+    """Whether a place is of local files: one that went away says of every file that it is not there."""
+    return "://" not in place
+
+
+def first_images(parts: Sequence[str], most: int | None = None) -> Iterator[Image]:
+    """The first image of every shard in some parts of a frozen manifest, by their URIs; of so many shards of each."""
     for part in parts:
         with reading(part) as file, pq.ParquetFile(file) as rows:
-            for shard in range(rows.num_row_groups):
+            for shard in range(min(rows.num_row_groups, most or rows.num_row_groups)):
                 for row in rows.read_row_group(shard, ["uri", "version_id", "problem_code"]).to_pylist():
                     if row["problem_code"] is None:
                         yield row["uri"], row["version_id"]
@@ -51,12 +62,12 @@ def images_read(files: Iterable[str], allowed: AllowList) -> dict[str, Image]:
     No more of them is read than is needed for one image of every storage that images may come from. One that cannot be
     read proves nothing; what is wrong with it, the commit says.
     """
-    wanted = {place_of(prefix, allowed.base) for prefix in allowed.prefixes}
+    wanted = {place_of(prefix, allowed) for prefix in allowed.prefixes}
     found: dict[str, Image] = {}
     for file in islice(files, MOST_FILES):
         with suppress(*DAMAGE, StorageAccessError):
             for image in _read(file):
-                found.setdefault(place_of(image[0], allowed.base), image)
+                found.setdefault(place_of(image[0], allowed), image)
                 if wanted <= found.keys():
                     return found
     return found

@@ -18,7 +18,7 @@ from jobs.access import AllowList
 from jobs.audit import breaker as module
 from jobs.audit import fetch as fetching
 from jobs.audit import proofs
-from jobs.audit.breaker import ASKED_IN_SILENCE, IN_A_ROW, SILENT_SECONDS, Breaker
+from jobs.audit.breaker import ASKED_IN_SILENCE, FEW, IN_A_ROW, SILENT_SECONDS, Breaker
 from jobs.audit.config import AuditConfig
 from jobs.audit.fetch import FetchError
 from jobs.audit.load import Load, LoadSettings
@@ -66,11 +66,12 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     one = Store()
     monkeypatch.setattr(module, "fetch", one)
     monkeypatch.setattr(module.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(module, "_refused", {})
     return one
 
 
-def breaker(known: Known | None = None, elsewhere: Iterable[Image] = ()) -> Breaker:
-    return Breaker(AllowList.of(f"{BASE}/list.csv", []), known or Known(), lambda: elsewhere)
+def breaker(known: Known | None = None, elsewhere: Iterable[Image] = (), base: str = BASE) -> Breaker:
+    return Breaker(AllowList.of(f"{base}/list.csv", []), known or Known(), lambda: elsewhere)
 
 
 def denied(one: Breaker, count: int, prefix: str = "denied-", code: str = "access_denied") -> None:
@@ -80,7 +81,15 @@ def denied(one: Breaker, count: int, prefix: str = "denied-", code: str = "acces
 
 def test_nothing_is_asked_while_nothing_is_doubtful(store: Store) -> None:
     one = breaker()
-    for code in (None, "missing_object", "fetch_failed", "object_changed", "not_allowed", "too_many_bytes", None):
+    for code in (
+        None,
+        *["missing_object"] * 99,
+        "fetch_failed",
+        "object_changed",
+        "not_allowed",
+        "too_many_bytes",
+        None,
+    ):
         one.saw(("a", None), code, "")
     one.end()
     assert store.asked == []
@@ -214,12 +223,22 @@ def test_a_proof_that_is_denied_by_itself_now_is_not_the_last_word(store: Store)
     assert store.asked == [("good", None), ("other", None)]
 
 
-SUSPECT = ["missing_object", "fetch_failed"]
+# On a disk a file may be missing because the disk is; S3 that says so of a key is there.
+DISK = "/data/lists"
+SUSPECT = pytest.mark.parametrize(
+    ("base", "code"), [(DISK, "missing_object"), (DISK, "fetch_failed"), (BASE, "fetch_failed")]
+)
 
 
-@pytest.mark.parametrize("code", SUSPECT)
-def test_many_in_a_row_that_are_not_there_are_rows_if_the_storage_is(store: Store, code: str) -> None:
-    one = breaker()
+def known_at(base: str) -> Known:
+    known = Known()
+    known.images["s3://bucket" if base == BASE else base] = ("good", None)
+    return known
+
+
+@SUSPECT
+def test_many_in_a_row_that_are_not_there_are_rows_if_the_storage_is(store: Store, base: str, code: str) -> None:
+    one = breaker(base=base)
     one.saw(("good", None), None, None)
     denied(one, 3 * IN_A_ROW - 1, code=code)
     one.saw(("good", None), None, None)
@@ -227,51 +246,73 @@ def test_many_in_a_row_that_are_not_there_are_rows_if_the_storage_is(store: Stor
     assert store.asked == [("good", None)] * 2
 
 
-@pytest.mark.parametrize("code", SUSPECT)
-@pytest.mark.parametrize("now", [*SUSPECT, "timeout", "connection_cut", "access_denied"])
-def test_a_storage_that_went_away_ends_the_run(store: Store, code: str, now: str) -> None:
+@SUSPECT
+@pytest.mark.parametrize("now", ["fetch_failed", "timeout", "connection_cut", "access_denied"])
+def test_a_storage_that_went_away_ends_the_run(store: Store, base: str, code: str, now: str) -> None:
     """A disk that is unmounted says that no file is there: the one that was read is not there either."""
-    store.errors["everything"] = now
-    one = breaker(elsewhere=[("x", None)])
+    store.errors["everything"] = "missing_object" if (base, now) == (DISK, "fetch_failed") else now
+    one = breaker(elsewhere=[("x", None)], base=base)
     one.saw(("good", None), None, None)
     denied(one, IN_A_ROW - 1, code=code)
     with pytest.raises(StorageAccessError, match="the last: denied-0: AccessDenied"):
         denied(one, 1, code=code)
-    one = breaker(Known(bucket=("good", None)))
+    one = breaker(known_at(base), base=base)
     denied(one, 1, code=code)
     with pytest.raises(StorageAccessError):
         one.end()
 
 
-@pytest.mark.parametrize("code", SUSPECT)
-def test_images_that_are_not_there_are_rows_though_the_known_one_was_deleted(store: Store, code: str) -> None:
+@SUSPECT
+def test_images_that_are_not_there_are_rows_though_the_known_one_was_deleted(
+    store: Store, base: str, code: str
+) -> None:
     store.errors["good"] = "missing_object"
-    one = breaker(Known(bucket=("good", None)), elsewhere=[("good", None), ("other", None)])
+    one = breaker(known_at(base), elsewhere=[("good", None), ("other", None)], base=base)
     denied(one, IN_A_ROW, code=code)
     one.end()
-    assert store.asked == [("good", None), ("other", None)]
+    assert store.asked == [("good", None)] + ([("other", None)] if base == DISK else [])
 
 
 def test_where_nothing_was_read_yet_the_rows_that_come_may_be_the_proof(store: Store) -> None:
     store.errors["everything"] = "missing_object"
-    one = breaker(elsewhere=[("x", None)])
+    one = breaker(elsewhere=[("x", None)], base=DISK)
     denied(one, 2 * IN_A_ROW, code="missing_object")
     one.saw(("good", None), None, None)
     one.end()
     assert store.asked == []
 
 
-def test_where_nothing_can_be_read_few_missing_images_are_rows_and_many_are_a_storage_that_is_not_there(
+def test_where_nothing_can_be_read_few_missing_images_are_rows_and_many_are_a_disk_that_is_not_there(
     store: Store,
 ) -> None:
     store.errors["everything"] = "missing_object"
-    one = breaker(elsewhere=[("x", None)])
+    one = breaker(elsewhere=[("x", None)], base=DISK)
     denied(one, IN_A_ROW - 2, code="missing_object")
     one.end()
-    one = breaker(elsewhere=[("x", None)])
+    one = breaker(elsewhere=[("x", None)], base=DISK)
     denied(one, IN_A_ROW - 1, code="missing_object")
     with pytest.raises(StorageAccessError):
         one.end()
+
+
+def test_a_disk_that_is_there_is_no_proof_for_another(store: Store) -> None:
+    store.errors["everything"] = "missing_object"
+    allowed = AllowList.of(f"{DISK}/list.csv", ["/mnt/a", "/mnt/b"])
+    one = Breaker(allowed, Known(), list)
+    for n in range(IN_A_ROW):
+        one.saw((f"/mnt/a/{n}.png", None), None, None)
+        one.saw((f"/mnt/b/{n}.png", None), "missing_object", "no such file")
+    with pytest.raises(StorageAccessError, match=r"^/mnt/b: "):
+        one.end()
+
+
+def test_who_was_refused_by_other_shards_too_does_not_ask_them_for_every_shard(store: Store) -> None:
+    store.errors["everything"] = "access_denied"
+    for _ in range(3):
+        one = breaker(Known(second=("s3://second/good", None)), elsewhere=[("x", None), ("y", None)])
+        denied(one, 1)
+        one.end()
+    assert store.asked == [("x", None), ("y", None)]
 
 
 class Clock:
@@ -314,6 +355,16 @@ def test_where_nothing_was_read_another_image_is_asked_by_the_clock(store: Store
     assert store.asked == [("c", None)]
     clock.passes(3 * SILENT_SECONDS, breaker(), "a")  # only one: it may hang by its own fault
     assert store.asked == [("c", None)]
+
+
+def test_few_rows_of_a_second_silent_storage_are_waited_for_to_their_end(store: Store, clock: Clock) -> None:
+    """A camera's server that is switched off, beside a storage that is well."""
+    store.errors["everything"] = "timeout"
+    rows = [f"http://camera/{n}" for n in range(FEW + 1)]
+    clock.passes(5 * SILENT_SECONDS, breaker(Known(bucket=("good", None))), *rows[:FEW])
+    assert store.asked == []
+    with pytest.raises(StorageAccessError, match=r"http://camera: .* no answer"):
+        clock.passes(SILENT_SECONDS, breaker(Known(bucket=("good", None))), *rows)
 
 
 @pytest.mark.parametrize("answer", ["too_many_bytes", "access_denied", "missing_object"])
@@ -365,7 +416,7 @@ def test_the_proof_waits_for_no_other_request(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(module.ray, "get", lambda answer: answer)
     (tmp_path / "good.png").write_bytes(b"image")
     known = Known()
-    known.images["local files"] = (str(tmp_path / "good.png"), None)
+    known.images[str(tmp_path)] = (str(tmp_path / "good.png"), None)
     one = Breaker(AllowList.of(str(tmp_path / "list.csv"), []), known, lambda: ())
     with pace.request() as began:
         for _ in range(9):
@@ -451,10 +502,12 @@ def test_images_that_an_earlier_start_read(tmp_path: Path, monkeypatch: pytest.M
         ("s3://second/a.png", "s3://second"),
         ("s3://second", "s3://second"),
         ("http://host:80/a", "http://host:80"),
-        ("/data/a.png", "local files"),
-        ("file:///data/a.png", "local files"),
+        ("/data/a.png", "/data"),
+        ("file:///data/b/../a.png", "/data"),
+        ("/data/deep/a.png", "/data/deep"),
+        ("/database/a.png", "local files"),
     ],
 )
 def test_place_of(uri: str, place: str) -> None:
-    assert place_of(uri, BASE) == place
-    assert place_of("a.png", "/data/lists") == "local files"
+    assert place_of(uri, AllowList.of(f"{BASE}/list.csv", ["/data/", "/data/deep", "s3://bucket"])) == place
+    assert place_of("a.png", AllowList.of("/data/lists/list.csv", [])) == "/data/lists"
