@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from jobs.audit import exits
-from jobs.audit.config import AuditConfig, BudgetError, ErrorBudget
+from jobs.audit.config import SUBMITTED, AuditConfig, BudgetError, ErrorBudget
 from jobs.audit.exits import AuditError, Stalled
 from jobs.audit.plan import Plan
 from jobs.audit.retry import retry_failed
@@ -26,8 +26,10 @@ from jobs.audit.summary import print_plan, print_retry, print_summary
 from jobs.cli import complain, console, note
 from manifests.secrets import redacted
 
-# ``ray job stop`` kills after three seconds; ending politely may take longer. STALLED_SECONDS: Ray may not end either.
-GRACE_SECONDS, STALLED_SECONDS = 2.0, 20.0
+# How long ending politely may take. ``ray job stop`` kills after three seconds, others after half a minute. A storage
+# that hangs, or a Ray in which nothing moves, may never let a run end.
+GRACE_SECONDS = 2.0 if SUBMITTED in os.environ else 20.0
+STALLED_SECONDS = 60.0
 
 
 def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float | None = None) -> int:
@@ -37,12 +39,12 @@ def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float
     """
     began = time.time() if began is None else began
 
-    def run() -> int:
+    def run(leaver: _Leaver) -> int:
         config = AuditConfig(**_budgets(settings))
         if dry_run:
             _dry_run(config)
             return exits.COMMITTED
-        outcome = _with_progress(lambda watcher: audit(config, watcher), began)
+        outcome = _with_progress(lambda watcher: audit(config, watcher), began, leaver)
         print_summary(config, outcome)
         return outcome.code
 
@@ -52,8 +54,8 @@ def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float
 def retry_command(run: str, settings: dict[str, Any]) -> int:
     """Score the rows of a run again whose error can pass; returns the exit code."""
 
-    def retry() -> int:
-        outcome = _with_progress(lambda watcher: retry_failed(run, _budgets(settings), watcher), time.time())
+    def retry(leaver: _Leaver) -> int:
+        outcome = _with_progress(lambda watcher: retry_failed(run, _budgets(settings), watcher), time.time(), leaver)
         print_retry(outcome)
         return outcome.code
 
@@ -66,11 +68,12 @@ def _budgets(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {name: ErrorBudget.parse(text, options[name]) for name, text in typed.items()}
 
 
-def _ended(run: Callable[[], int]) -> int:
+def _ended(run: Callable[[_Leaver], int]) -> int:
     """The exit code of what ``run`` does, and the person told why."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    leaver = _Leaver()
+    signal.signal(signal.SIGTERM, leaver.interrupt)
     try:
-        return run()
+        return run(leaver)
     except ValidationError as error:
         for problem in error.errors():
             option = "--" + str(problem["loc"][0]).replace("_", "-")
@@ -80,7 +83,7 @@ def _ended(run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         complain("interrupted; the same command resumes the run")
         console.print(f"exit status {exits.INTERRUPTED}: {exits.MEANING[exits.INTERRUPTED]}", markup=False)
-        _leave_within(GRACE_SECONDS, exits.INTERRUPTED)
+        leaver.wanted.set()  # Ctrl-C did not
         return exits.INTERRUPTED
     except BudgetError as error:
         complain(str(error))
@@ -89,13 +92,14 @@ def _ended(run: Callable[[], int]) -> int:
         code = exit_code(error)
         if code == exits.FAILED and not isinstance(error, AuditError):
             print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
-        if not isinstance(error, Stalled):
-            complain(redacted(_message(error)))
+        complain(redacted(_message(error)))
         console.print(f"exit status {code}: {exits.MEANING[code]}", markup=False)
+        if not isinstance(error, Stalled):
+            leaver.stay()
         return code
 
 
-def _with_progress(run: Callable[[Watcher], Outcome], began: float) -> Outcome:
+def _with_progress(run: Callable[[Watcher], Outcome], began: float, leaver: _Leaver) -> Outcome:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -129,13 +133,44 @@ def _with_progress(run: Callable[[Watcher], Outcome], began: float) -> Outcome:
                 console.print(f"shard written: {rows} rows, {dict(sorted(counts.items()))}", markup=False)
             progress.update(task, advance=rows, seen=", ".join(f"{n} {word}" for word, n in sorted(totals.items())))
 
-        return run(Watcher(note, planned, shard_done, _failing, began))
+        return run(Watcher(note, planned, shard_done, leaver.failing, began))
 
 
-def _failing(error: BaseException) -> None:
-    if isinstance(error, Stalled):
-        complain(redacted(_message(error)))  # while there is time
-        _leave_within(STALLED_SECONDS, error.code)
+class _Leaver:
+    """Ends this process a little after ``wanted`` is set, or a run failed that may not end, if it has not by then.
+
+    A thread that is there before: a signal may come while another thread is being started, and that cannot be nested.
+    """
+
+    def __init__(self) -> None:
+        self.wanted, self.timer = threading.Event(), threading.Timer(0, lambda: None)
+        threading.Thread(target=self._wait, name="leaver", daemon=True).start()
+
+    def _wait(self) -> None:
+        self.wanted.wait()
+        time.sleep(GRACE_SECONDS)
+        os._exit(exits.INTERRUPTED)
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Handler of a signal."""
+        self.wanted.set()
+        raise KeyboardInterrupt
+
+    def failing(self, error: BaseException) -> None:
+        """Told of an error before the run has written it down and shut Ray down."""
+        code = exit_code(error)
+        if isinstance(error, Stalled) or code == exits.NO_ACCESS:
+            self.timer = threading.Timer(STALLED_SECONDS, self._leave, (code, redacted(_message(error))))
+            self.timer.daemon = True
+            self.timer.start()
+
+    def stay(self) -> None:
+        """The run has ended by itself."""
+        self.timer.cancel()
+
+    def _leave(self, code: int, message: str) -> None:
+        complain(f"{message} (and the run does not end by itself)")
+        os._exit(code)
 
 
 def _dry_run(config: AuditConfig) -> None:
@@ -147,14 +182,3 @@ def _message(error: BaseException) -> str:
     cause: BaseException | None = getattr(error, "cause", None)
     text = str(cause or error).strip()
     return text.splitlines()[-1] if text else type(error).__name__
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    _leave_within(GRACE_SECONDS, exits.INTERRUPTED)
-    raise KeyboardInterrupt
-
-
-def _leave_within(seconds: float, code: int) -> None:
-    timer = threading.Timer(seconds, os._exit, args=(code,))
-    timer.daemon = True
-    timer.start()

@@ -30,23 +30,28 @@ def commit(
     retries: Sequence[tuple[RunFolder, FrozenManifest]] = (),
     *,
     ours: Callable[[], None],
+    retrying: bool = False,
 ) -> dict[str, Any]:
     """Check that every manifest row is there exactly once, sort, publish by one atomic write; returns the counts.
 
     Sorted by category, line, and then as in the manifest. retries: in turn, whose rows replace those of the same place
-    in the manifest. ours: called right before the publication, raises if the run is no longer ours. The digests of what
-    was published go into ``record``, which is the caller's to save. Raises AuditError if the run does not balance, or a
-    shard is damaged.
+    in the manifest. ours: called right before the publication, raises if the run is no longer ours. retrying: the last
+    of the retries is what is committed now, and not the run itself. The digests of what was published go into
+    ``record``, which is the caller's to save. Raises AuditError if the run does not balance, or shards are damaged:
+    those that the same command can score again are removed first.
     """
+    damaged = Damaged(ours)
     schema = result_schema(frozen.extras)
     metadata = file_metadata(record.run_id, record.fingerprint, record.parts["bundle"])
     with scratch() as local:
         connection = database(local)
         with DigestList(local / "digests") as digests:
-            fill(connection, "rows", _batches(folder, frozen, schema, digests, current=not retries))
+            rows = _batches(folder, frozen, schema, digests, damaged)
+            fill(connection, "rows", rows)
+            damaged.tell(removed=not retrying)
             for number, (again, frozen_again) in enumerate(retries, 1):
-                current = number == len(retries)
-                fill(connection, "again", _batches(again, frozen_again, schema, digests, current=current))
+                fill(connection, "again", _batches(again, frozen_again, schema, digests, damaged))
+                damaged.tell(removed=retrying and number == len(retries))
                 # A shard of a retry has a number among the retry's own.
                 connection.execute("UPDATE again SET shard = rows.shard FROM rows WHERE again.row = rows.row")
                 connection.execute("DELETE FROM rows WHERE row IN (SELECT row FROM again)")
@@ -101,29 +106,45 @@ def fill(connection: duckdb.DuckDBPyConnection, table: str, batches: Iterator[pa
         connection.unregister("batches")
 
 
+class Damaged:
+    """Shards whose rows cannot be read, by URI, with what Arrow says. ours: raises if the run is no longer ours."""
+
+    def __init__(self, ours: Callable[[], None]):
+        self.ours, self.found = ours, dict[str, str]()
+
+    def tell(self, *, removed: bool) -> None:
+        """Raises AuditError if there are any. removed: remove them before, so that they are scored again."""
+        if not self.found:
+            return
+        remedy = "put copies of the files there; the results that are published stay as they are"
+        if removed:
+            self.ours()
+            for uri in self.found:
+                delete(uri)
+            remedy = "the files were removed, and the same command scores their rows again"
+        (uri, said), more = next(iter(self.found.items())), len(self.found) - 1
+        others = f", and {more} more" if more else ""
+        raise AuditError(FAILED, f"{uri}: the shard is damaged ({said}){others}; {remedy}")
+
+
 def _batches(
-    folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema, digests: DigestList, *, current: bool
+    folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema, digests: DigestList, damaged: Damaged
 ) -> Iterator[pa.RecordBatch]:
     schema = pa.schema([*schema, pa.field("row", pa.int64())])
+    yield pa.RecordBatch.from_pylist([], schema=schema)  # all that there is if every shard is damaged
     for shard in frozen.shards:
         uri = join(folder.shards, shard_name(shard.index))
         data = read_bytes(uri)
         digests.add(below(folder.uri, uri), data)
-        yield from _rows(uri, data, schema, current).to_batches()
-
-
-def _rows(uri: str, data: bytes, schema: pa.Schema, current: bool) -> pa.Table:
-    """The rows of a shard. current: it was written for what is committed now, which can write it again."""
-    try:
-        table = pq.read_table(pa.BufferReader(data), columns=schema.names, page_checksum_verification=True)
-        return table.select(schema.names).cast(schema)
-    except DAMAGE as error:
-        if current:
-            delete(uri)
-            remedy = "the file was removed, and the same command scores its rows again"
+        try:
+            table = pq.read_table(pa.BufferReader(data), columns=schema.names, page_checksum_verification=True)
+            batches = table.select(schema.names).cast(schema).to_batches()
+        except MemoryError:  # Arrow's is one of DAMAGE too, and says nothing of the file
+            raise
+        except DAMAGE as error:
+            damaged.found[uri] = str(error)
         else:
-            remedy = "put a copy of the file there; the results that are published stay as they are"
-        raise AuditError(FAILED, f"{uri}: the shard is damaged ({error}); {remedy}") from error
+            yield from batches
 
 
 def _check_balance(connection: duckdb.DuckDBPyConnection, record: RunRecord, frozen: FrozenManifest) -> None:

@@ -14,7 +14,7 @@ from jobs.storage import normal, scheme_of
 from manifests.secrets import without_secrets
 
 # Ray sets it for the driver of a submitted job.
-_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -107,7 +107,7 @@ class AuditConfig(BaseModel):
     @field_validator("output", mode="before")
     @classmethod
     def _that_stays(cls, value: str) -> str:
-        if _SUBMITTED in os.environ and "://" not in value and not os.path.isabs(value):
+        if SUBMITTED in os.environ and "://" not in value and not os.path.isabs(value):
             raise ValueError(
                 "a submitted job stands in a folder that Ray removes; give an absolute path on storage that every node "
                 "sees, or an s3:// URI"

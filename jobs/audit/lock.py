@@ -58,7 +58,7 @@ class RunLock:
             owner = self._owner()
             if owner is not None and owner.get("token") == self.token:
                 break  # it was created, but the answer was lost, and the client asked again
-            if owner is not None and not (_is_stale(owner, self.stale) and self._is_still(owner)):
+            if owner is not None and not (_is_stale(owner, self.stale) and self._is_still(owner, self.uri)):
                 raise AuditError(
                     LOCKED,
                     f"another process holds this run: pid {owner.get('pid')} on {owner.get('host')}, "
@@ -92,17 +92,18 @@ class RunLock:
             delete(self.uri)
             prune(parent(self.uri), levels=4)  # a run that was refused leaves no output/runs/date/name
 
-    def _is_still(self, owner: dict[str, Any]) -> bool:
-        """Whether an owner that seems dead stays as it is while we look; one on this machine is known to be dead."""
+    def _is_still(self, owner: dict[str, Any], uri: str) -> bool:
+        """Whether what an owner that seems dead wrote stays as it is while we look; one on this machine is known to be
+        dead. A marker never changes, but whoever made it, if alive, has the lock by then."""
         if owner == _NOBODY or _is_here(owner):
             return True
         ahead = owner["beat"] > time.time()  # then its clock does not say how long it has been silent
         seconds = self.stale if ahead else BEATS_TO_SEE * self.heartbeat
-        print(f"line-audit: looking for {seconds:.0f} s whether the owner of {self.uri} is alive", flush=True)
+        print(f"line-audit: looking for {seconds:.0f} s whether the owner of {uri} is alive", flush=True)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(self.heartbeat / 4)
-            if self._owner() != owner:
+            if self._read(uri) != owner:
                 return False
         return True
 
@@ -116,7 +117,7 @@ class RunLock:
                 return False
             if taker.get("token") == self.token:
                 break  # as above: the answer was lost
-            if taker == last or not _is_stale(taker, self.stale):
+            if taker == last or not (_is_stale(taker, self.stale) and self._is_still(taker, marker)):
                 raise AuditError(
                     LOCKED,
                     f"another process is taking this run over: pid {taker.get('pid')} on {taker.get('host')}; "

@@ -103,7 +103,7 @@ def _retried(
         copy(folder.results, folder.earlier(version))
     before = record.counts
     laid_over = [*retries(folder, record), (folder.retry(version + 1), plan.frozen)]
-    record.counts = commit(folder, record, whole, laid_over, ours=lock.check)
+    record.counts = commit(folder, record, whole, laid_over, ours=lock.check, retrying=True)
     tidy(folder)
     record.exit_code, record.exit_reason = judged(config, record)
     record.code_changes.extend(changes)

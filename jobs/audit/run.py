@@ -55,8 +55,8 @@ class Outcome:
 
 @dataclass
 class Watcher:
-    """What a caller wants to be told; the defaults tell nobody. failing: of an error that ends the run, before Ray is
-    shut down. began: when it began, seconds since the epoch."""
+    """What a caller wants to be told; the defaults tell nobody. failing: of an error that ends the run, before that is
+    written down and Ray is shut down. began: when it began, seconds since the epoch."""
 
     said: Callable[[str], None] = field(default=lambda text: None)
     planned: Callable[[Plan], None] = field(default=lambda plan: None)
@@ -89,10 +89,13 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
         watcher.planned(plan)
         started = time.monotonic()
 
+        told: list[BaseException] = []
+
         def failing(error: BaseException) -> None:
-            if plan.record.state == "running":  # else it was told already
+            if not told:
+                told.append(error)
+                watcher.failing(error)  # first: the storage may hang
                 _abandon(plan, error, lock)
-                watcher.failing(error)
 
         try:
             plan.record.starts += 1

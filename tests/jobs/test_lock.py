@@ -175,7 +175,7 @@ def test_a_wrong_clock_kills_nobody_and_keeps_nobody_out(
             lock.__enter__()
         assert sum(waits) == 7.5
         return
-    assert lock._is_still(content(uri))
+    assert lock._is_still(content(uri), uri)
     assert sum(waits) == (90.0 if clock > 0 else 25.0)
 
 

@@ -146,12 +146,36 @@ def test_a_retry_removes_no_shard_that_it_would_not_score_again(scored: Run) -> 
     for shard in frozen.shards:
         write_shard(again, record, frozen, shard.index)
     first, second = (join(one.shards, shard_name(0)) for one in (folder, again))
-    for uri, removed in ((first, False), (second, True)):
+    for uri, retrying, removed in (
+        (first, True, False),
+        (second, False, False),
+        (second, True, True),
+        (first, False, True),
+    ):
         whole = read_bytes(uri)
         write_bytes(uri, whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
         with pytest.raises(AuditError, match=f"^{re.escape(uri)}: the shard is damaged") as caught:
-            commit(folder, record, frozen, [(again, frozen)], ours=lambda: None)
+            commit(folder, record, frozen, [(again, frozen)], ours=lambda: None, retrying=retrying)
         assert Path(uri).exists() is not removed
         assert ("the same command" in caught.value.message) is removed
         write_bytes(uri, whole)
     assert commit(folder, record, frozen, [(again, frozen)], ours=lambda: None)["rows"] == 10
+
+
+def test_all_damaged_shards_are_removed_at_once_but_not_by_one_who_lost_the_run(scored: Run) -> None:
+    folder, record, frozen = scored
+    uris = [join(folder.shards, shard_name(shard.index)) for shard in frozen.shards]
+    for uri in uris:
+        write_bytes(uri, read_bytes(uri)[:4] + bytes(9999))
+
+    def lost() -> None:
+        raise AuditError(exits.LOCKED, "taken over")
+
+    with pytest.raises(AuditError, match="taken over"):
+        commit(folder, record, frozen, ours=lost)
+    assert all(Path(uri).exists() for uri in uris)
+    with pytest.raises(
+        AuditError, match=rf"the shard is damaged \(.*\), and {len(uris) - 1} more; the files were removed"
+    ):
+        commit(folder, record, frozen, ours=lambda: None)
+    assert not any(Path(uri).exists() for uri in uris)
