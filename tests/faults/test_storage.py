@@ -277,6 +277,7 @@ def test_and_the_rerun_after_repair_completes(stand: Stand) -> None:
     completed(stand, "outages", stand.outages)
 
 
+@pytest.mark.campaign
 def test_a_rerun_and_a_retry_with_nothing_left_but_unreadable_rows_commit(stand: Stand) -> None:
     """The images of the last shard answer 403 or 500 for good, and nothing else is asked for in these starts."""
     bad = {name(i): "access_denied" if i % 2 else "server_error" for i in range(IMAGES - SHARD_ROWS, IMAGES)}
