@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from manifests.secrets import without_secrets
+from manifests.secrets import REFUSED, without_secrets
 
 
 class Commands(TyperGroup):
@@ -21,7 +21,7 @@ class Commands(TyperGroup):
         """As typer does. Exits with 2 if an argument has credentials."""
         for word in args:
             if (shown := without_secrets(word)) != word:
-                complain(f"{shown}: credentials in an address would be written down; give them to the environment")
+                complain(f"{shown}: {REFUSED}")
                 raise typer.Exit(2)
         return super().parse_args(ctx, args)
 

@@ -6,6 +6,7 @@ import os
 import re
 
 HIDDEN = "***"
+REFUSED = "credentials in an address would be written down; give them to the environment instead"
 # Lengths are bounded: a text of a million "://" must not be searched a million times to its end.
 _USER = re.compile(r"(?<=://)(?:[^\s/]{1,512}@|(?!arn:)[^\s/@:]{1,128}:(?!\d{1,5}/)[^\s@]{1,512}@)")
 _NAMES = (

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from anomaly_core.features import BackboneForm
 from jobs.storage import normal, scheme_of
-from manifests.secrets import without_secrets
+from manifests.secrets import REFUSED, without_secrets
 
 # Ray sets it for the driver of a submitted job.
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -148,7 +148,7 @@ class AuditConfig(BaseModel):
 
 def _without_credentials(uri: str) -> None:
     if without_secrets(uri) != uri:
-        raise ValueError("credentials in an address would be written down; give them to the environment instead")
+        raise ValueError(REFUSED)
 
 
 def _not_negative(value: int) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -47,6 +48,10 @@ class RunFolder:
         if not output or not NAME.fullmatch(name) or not re.fullmatch(r"\d{4}-\d\d-\d\d", run_date):
             raise ValueError(f"{uri} is not the folder of a run: give <output>/runs/<date>/<name>")
         return cls(output, run_date, name)
+
+    def parts(self, names: Iterable[str]) -> tuple[str, ...]:
+        """URIs of parts of the frozen manifest."""
+        return tuple(join(self.manifest, name) for name in names)
 
     def earlier(self, version: int) -> str:
         """Where an earlier version of the results is kept, from 1."""

@@ -95,7 +95,7 @@ def _retried(
 ) -> Outcome:
     record, started = plan.record, time.monotonic()
     bundle, precision, device = models
-    earlier = Earlier(folder.results, tuple(join(folder.manifest, part) for part in whole.parts))
+    earlier = Earlier(folder.results, folder.parts(whole.parts))
     work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, watcher.failing, earlier)
     version = len(record.retries) + 1
     if not exists(folder.earlier(version)):  # else this retry was killed after it: the results may be the new ones

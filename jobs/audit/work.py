@@ -61,7 +61,7 @@ def work(
         try:
             if config.scoring == "actors":
                 registry.start_first.remote()
-            others = earlier.parts if earlier else tuple(join(plan.folder.manifest, part) for part in plan.frozen.parts)
+            others = earlier.parts if earlier else plan.folder.parts(plan.frozen.parts)
             for rows, counts in _receipts(config, plan, bundle, scoring, registry, resources, check, others):
                 shard_done(rows, counts)
             figures: dict[str, Any] = ray.get(registry.figures.remote()) | {"self_test": passed(registry)}
