@@ -18,6 +18,8 @@ ROUTER_FILE = "best_classifier.pth"
 THRESHOLDS_FILE = "thresholds.json"
 BACKBONE_FILE = "backbone.pth"
 BUNDLE_FILE = "bundle.json"
+# What a training was asked; there from its start on, in a folder that its figures are in too.
+TRAINING_FILE = "training/settings.json"
 # A category becomes a folder of the results, so its name is held to characters that mean nothing to any file system.
 CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

@@ -7,6 +7,7 @@ from anomaly_core.bundle_manifest import (
     BUNDLE_FILE,
     ROUTER_FILE,
     THRESHOLDS_FILE,
+    TRAINING_FILE,
     BundleError,
     BundleManifest,
     bundle_files,
@@ -24,6 +25,8 @@ def read_bundle(uri: str, weights: str | None = None, form: BackboneForm | None 
     """
     present = {entry.relative_path for entry in listing(uri)}
     names = {name for name in present if "/" not in name}
+    if BUNDLE_FILE not in names and TRAINING_FILE in present:
+        raise BundleError(f"{uri}: training has not finished; the same line-audit train command goes on where it was")
     if not names:
         raise BundleError(f"{uri}: there is no bundle here")
     try:

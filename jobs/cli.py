@@ -32,6 +32,7 @@ app = typer.Typer(
     help="Nightly audit of a production line's archived images.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help cuts nothing on a narrow terminal
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 manifest_app = typer.Typer(help="Make manifests: lists of images to audit.", no_args_is_help=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from jobs.audit import exits
 from jobs.cli import complain, note
 from jobs.cli import output as console
-from jobs.storage import Entry, StorageAccessError, listing, normal, scratch, upload
+from jobs.storage import Entry, StorageAccessError, exists, listing, normal, scratch, upload
 from manifests.build import BuildSummary, PathPattern, build, is_image_name
 from manifests.schema import ManifestError
 
@@ -27,7 +27,8 @@ def build_manifest(source: str, output: str, pattern: str | None = None) -> Buil
     with scratch() as local:
         summary = build(entries, local / "manifest", fields)
         if summary.rows == 0:
-            raise ManifestError(f"{source}: no images here; give the folder or prefix that holds them")
+            found = "no images here" if exists(source) else "there is nothing here, or it does not answer"
+            raise ManifestError(f"{source}: {found}; give the folder or prefix that holds the images")
         if summary.unmatched == summary.rows:
             raise ManifestError(f"pattern {pattern!r}: no path below {source} matches, the first is {first[0]!r}")
         upload(local / "manifest", normal(output))

@@ -101,7 +101,7 @@ def analyse(spent: Mapping[str, Spent], machine: Machine) -> Analysis | None:
         share = spent[heaviest].cpu / sum(one.cpu for one in spent.values())
         return Analysis(
             heaviest,
-            f"the stages used {100 * cpu:.0f} % of all CPUs, {heaviest} {100 * share:.0f} % of that",
+            f"the CPUs were busy {100 * cpu:.0f} % of the time, {100 * share:.0f} % of that with {heaviest}",
             "more CPUs or nodes; a GPU if route, extract and score are most of it",
         )
     scoring = spent["score"].wall if machine.own_scorers and "score" in spent else 0.0
@@ -113,26 +113,25 @@ def analyse(spent: Mapping[str, Spent], machine: Machine) -> Analysis | None:
     if waiting >= WAITING:
         return Analysis(
             "score",
-            f"the extracting actors were busy {100 * busy:.0f} % of the time; "
-            f"{100 * waiting:.0f} % of what a shard took there was waiting for scores",
+            f"{100 * waiting:.0f} % of a shard's time in extraction was waiting for scores",
             "more scorers (--scorers)",
         )
     idle = {stage: spent[stage].wall - spent[stage].cpu for stage in ("load", "write") if stage in spent}
     limiting = max(idle, key=lambda stage: idle[stage], default="load")
-    said = f"the extracting actors were busy {100 * busy:.0f} % of the time and the CPUs {100 * cpu:.0f} %"
+    said = f"extracting actors busy {100 * busy:.0f} %, CPUs {100 * cpu:.0f} %"
     if idle.get(limiting, 0.0) >= WAITING * seconds:  # read from or written to, by what is waited for longer
         return Analysis(
             limiting,
-            f"{said}: they waited "
-            + ("for images" if limiting == "load" else "until results and pictures were written"),
+            ("images came too slowly: " if limiting == "load" else "results and pictures were written too slowly: ")
+            + said,
             "more fetches at once (--fetch-threads), storage that answers faster, or more CPUs for decoding"
             if limiting == "load"
             else "storage that takes writes faster, or fewer pictures (--heatmaps)",
         )
     return Analysis(
         "score" if waiting > busy else "extract",
-        f"{said}, {100 * waiting:.0f} % of what a shard took there was waiting for scores: nothing was used up",
-        "nothing that these figures show; in a short run start and end are most of it",
+        f"nothing was used up: {said}, waiting for scores {100 * waiting:.0f} % of a shard's time in extraction",
+        "a longer run: of a short one, start and end are most",
     )
 
 

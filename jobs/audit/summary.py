@@ -113,7 +113,8 @@ def _expected(config: AuditConfig, preview: Preview) -> list[tuple[str, str]]:
     if rows == 0:
         return [("expected", "nothing is to do")]
     if expected is None:
-        return [("expected", "unknown: no image of the sample could be read")]
+        said = "unknown: no image of the sample could be read"
+        return [("expected", said), ("error budget", f"{config.max_failed} would be exceeded")]
     told = [
         (
             "sample",
@@ -128,6 +129,10 @@ def _expected(config: AuditConfig, preview: Preview) -> list[tuple[str, str]]:
             f"{expected.nodes} node{'s' if expected.nodes > 1 else ''} with {expected.cpus} CPUs",
         ),
     ]
+    problems = sum(preview.frozen.problems.values())
+    failing = problems + round((preview.frozen.rows - problems) * expected.unread / expected.sampled)
+    if config.max_failed.exceeded(failing, preview.frozen.rows):
+        told.append(("error budget", f"{config.max_failed} would be exceeded: about {failing:,} rows would fail"))
     if config.price_per_node_hour is None:
         return [*told, ("cost", "unknown: give the price of a node for an hour with --price")]
     costs = expected.cost(config.price_per_node_hour, rows)

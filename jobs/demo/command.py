@@ -57,11 +57,13 @@ def demo_command(output: str, backbone: str | None, form: str | None, router: st
                 "heatmaps": "anomalous",
                 "max_failed": "10%",
             }
+            kept = root / "audit"
+            console.print(f"the s3:// addresses below end with the demo; a copy stays in {kept}", soft_wrap=True)
             code = run_command(settings)
             if code:
                 return code
         for entry in listing(f"s3://{BUCKET}/audit"):  # the server ends with the demo; what it holds stays here
-            target = root / "audit" / entry.relative_path
+            target = kept / entry.relative_path
             target.parent.mkdir(parents=True, exist_ok=True)
             filesystem("s3://").get_file(entry.uri.removeprefix("s3://"), str(target))
         _query()
@@ -84,8 +86,8 @@ def demo_command(output: str, backbone: str | None, form: str | None, router: st
         f"misrouted {misrouted}; broken files caught {caught} of {broken}",
         soft_wrap=True,
     )
-    console.print(f"the S3 server ended with the demo; pictures and results are in {root / 'audit'}", soft_wrap=True)
-    console.print(f"in DuckDB: {query_line(str(root / 'audit'))}", markup=False, soft_wrap=True)
+    console.print(f"the S3 server ended with the demo; pictures and results are in {kept}", soft_wrap=True)
+    console.print(f"in DuckDB: {query_line(str(kept))}", markup=False, soft_wrap=True)
     return 0 if found > total / 2 and caught == broken else 1
 
 

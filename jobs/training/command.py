@@ -82,18 +82,16 @@ def _with_progress(config: TrainingConfig) -> BundleManifest:
 def print_bundle(manifest: BundleManifest) -> None:
     """What was trained, as a table, and what is doubtful about it."""
     table = Table(title=f"bundle: recipe {manifest.recipe['name']}, {manifest.precision}", title_justify="left")
-    for heading in ("category", "images", "loss first", "loss best", "epoch kept", "threshold", "seconds"):
-        table.add_column(heading, justify="left" if heading == "category" else "right", no_wrap=heading == "category")
+    trained = any(len(info.losses) > 1 for info in manifest.training.values())  # else set in closed form
+    losses = ["loss first", "loss best", "epoch kept"] if trained else ["loss"]
+    table.add_column("category", no_wrap=True)
+    for heading in ("images", *losses, "threshold", "seconds"):
+        table.add_column(heading, justify="right")
     for category, info in manifest.training.items():
-        table.add_row(
-            category,
-            str(info.images),
-            f"{info.losses[0]:.4g}" if len(info.losses) > 1 else "-",  # set in closed form
-            f"{min(info.losses):.4g}",
-            f"{info.best_epoch + 1} of {len(info.losses)}",
-            f"{info.threshold:.4g}",
-            f"{info.seconds:.1f}",
-        )
+        losses = [f"{min(info.losses):.4g}"]
+        if trained:
+            losses = [f"{info.losses[0]:.4g}", *losses, f"{info.best_epoch + 1} of {len(info.losses)}"]
+        table.add_row(category, str(info.images), *losses, f"{info.threshold:.4g}", f"{info.seconds:.1f}")
     output.print(table)
     router = manifest.router
     output.print(

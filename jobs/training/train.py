@@ -22,6 +22,7 @@ from anomaly_core.bundle_manifest import (
     BUNDLE_FILE,
     ROUTER_FILE,
     THRESHOLDS_FILE,
+    TRAINING_FILE,
     BackboneInfo,
     BundleManifest,
     CategoryInfo,
@@ -63,6 +64,7 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     images = find_images(config.images, config.categories)
+    _begin(config)
     backbone = _backbone(config, images)
     initial, router_source = router_weights(config.router_weights)
     cpus = min(CPUS_A_TASK, os.cpu_count() or 1)
@@ -99,6 +101,15 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
         infos.update(fitted)  # type: ignore[arg-type]
     assert router is not None
     return _write_bundle(config, settings, backbone, router, images, infos)
+
+
+def _begin(config: TrainingConfig) -> None:
+    """Write down what is trained: an output that cannot be written must end a training before its hours of work."""
+    uri = join(config.output, TRAINING_FILE)
+    try:
+        write_bytes(uri, config.model_dump_json(indent=1).encode())
+    except OSError as error:
+        raise TrainingError(f"--output {config.output} cannot be written ({error}); give another folder") from error
 
 
 def _run(

@@ -107,8 +107,9 @@ def test_no_images_is_an_error_and_writes_nothing(place: str) -> None:
     write_bytes(join(place, "archive", "notes.txt"), b"x")
     output = join(place, "night.parquet")
     write_bytes(output, b"the manifest of yesterday")
-    for source in (join(place, "archive"), join(place, "absent")):
-        with pytest.raises(ManifestError, match=f"^{source}: no images here; give the folder or prefix"):
+    for name, found in (("archive", "no images here"), ("absent", "there is nothing here, or it does not answer")):
+        source = join(place, name)
+        with pytest.raises(ManifestError, match=f"^{source}: {found}; give the folder or prefix"):
             build_manifest(source, output)
     assert read_bytes(output) == b"the manifest of yesterday"
 
@@ -159,7 +160,7 @@ def test_the_command_says_how_it_went(archive: str, place: str, capsys: pytest.C
     assert f"6 images, 15 bytes: {output}" in said
     assert "2 paths do not match the pattern" in said
     assert build_command(join(place, "absent"), output, None) == 2
-    assert "no images here" in "".join(capsys.readouterr())
+    assert "there is nothing here" in "".join(capsys.readouterr())
     assert build_command(archive, output, "{colour}") == 2
     assert "unknown field 'colour'" in "".join(capsys.readouterr())
     assert build_command("nosuch://a/b", output, None) == 2

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleManifest
+from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleError, BundleManifest
 from anomaly_core.inspector import Inspector
 from anomaly_core.metrics import image_auroc, rates
 from anomaly_core.self_test import deviation, moved
@@ -144,6 +144,8 @@ def test_finished_categories_are_not_trained_again(
             target = again / path.relative_to(trained)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
+    with pytest.raises(BundleError, match=f"^{again}: training has not finished; the same line-audit train command"):
+        read_bundle(str(again))
     asked: list[list[str]] = []
     run = module._run
 
@@ -163,6 +165,9 @@ def test_wrong_requests_are_named(images: Path, tmp_path: Path) -> None:
         train(settings(images, tmp_path, categories=("screw",)))
     with pytest.raises(TrainingError, match="train/good"):
         train(settings(tmp_path, tmp_path / "out"))
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(TrainingError, match=f"--output {tmp_path}/file cannot be written"):
+        train(settings(images, tmp_path / "file", backbone_weights=str(tmp_path / "none.pth")))
     with pytest.raises(WeightsError, match=r"none\.pth"):
         train(settings(images, tmp_path, backbone_weights=str(tmp_path / "none.pth")))
 

@@ -22,23 +22,23 @@ def spent(wall: float, cpu: float, waited: float = 0.0, begin: float = 1000.0, e
     ("machine", "stages", "limiting", "why"),
     [
         # 190 of 200 CPU seconds are used, most of them for decoding.
-        (CPUS, {"load": spent(120, 100), "extract": spent(90, 60), "score": spent(40, 30)}, "load", "95 % of all CPUs"),
-        (CPUS, {"load": spent(60, 40), "extract": spent(190, 130), "score": spent(40, 20)}, "extract", "95 % of all"),
+        (CPUS, {"load": spent(120, 100), "extract": spent(90, 60), "score": spent(40, 30)}, "load", "busy 95 %"),
+        (CPUS, {"load": spent(60, 40), "extract": spent(190, 130), "score": spent(40, 20)}, "extract", "busy 95 %"),
         # Of the 200 seconds that a GPU box may extract in, two shards at once.
         (GPU, {"load": spent(400, 300), "extract": spent(190, 20, 120), "score": spent(80, 70)}, "score", "63 % of"),
         (GPU, {"load": spent(400, 300), "extract": spent(190, 20), "score": spent(20, 10)}, "extract", "busy 95 %"),
         # A third shard always waits for its last scores, and both others keep the models busy.
         (GPU, {"load": spent(400, 300), "extract": spent(400, 20, 210), "score": spent(9, 7)}, "extract", "busy 95 %"),
         (GPU, {"load": spent(900, 90), "extract": spent(60, 10), "write": spent(80, 5)}, "load", "busy 30 %"),
-        (GPU, {"load": spent(900, 850), "extract": spent(60, 10), "write": spent(90, 9)}, "write", "were written"),
+        (GPU, {"load": spent(900, 850), "extract": spent(60, 10), "write": spent(90, 9)}, "write", "too slowly"),
         # No storage was waited for, and nobody was busy: that is no reason to blame the storage.
         (GPU, {"extract": spent(60, 10)}, "extract", "nothing was used up"),
         (GPU, {"load": spent(90, 50), "extract": spent(290, 20, 130), "score": spent(99, 90)}, "extract", "busy 80 %"),
-        (GPU, {"load": spent(90, 50), "extract": spent(100, 20, 45), "score": spent(99, 90)}, "score", "45 % of what"),
+        (GPU, {"load": spent(90, 50), "extract": spent(100, 20, 45), "score": spent(99, 90)}, "score", "45 % of"),
         # Extracting actors that score themselves are busy meanwhile.
         (OWN, {"load": spent(300, 250), "extract": spent(160, 30), "score": spent(40, 20)}, "extract", "busy 100 %"),
         # Loading ahead of the models is part of the time in which CPUs were used.
-        (CPUS, {"load": spent(950, 190, begin=50), "extract": spent(30, 3, begin=1000)}, "load", "the CPUs 9 %"),
+        (CPUS, {"load": spent(950, 190, begin=50), "extract": spent(30, 3, begin=1000)}, "load", "CPUs 9 %"),
     ],
 )  # fmt: skip
 def test_the_limiting_stage(machine: Machine, stages: dict[str, Spent], limiting: str, why: str) -> None:

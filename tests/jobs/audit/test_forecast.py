@@ -41,6 +41,7 @@ def test_bytes_time_and_cost_are_those_of_the_sample_times_the_rows(images: Path
     assert found.duration_seconds == pytest.approx(60 / found.images_per_second + START_AND_END_SECONDS)
     assert found.cost(7.2, 60)["total"] == pytest.approx(7.2 * found.duration_seconds / 3600, abs=1e-4)
     told = dict(_expected(asked, preview))
+    assert "error budget" not in told
     assert told["to read"].startswith(_size(60 * found.bytes_per_image))
     assert "per 1,000 images, at 7.2 per node and hour" in told["cost"]
     assert not (tmp_path / "out").exists()
@@ -55,6 +56,7 @@ def test_images_that_cannot_be_read_are_told(bundle: str, tmp_path: Path) -> Non
     assert preview.expected is not None and (preview.expected.sampled, preview.expected.unread) == (3, 2)
     told = dict(_expected(asked, preview))
     assert "2 unread, such as" in told["sample"] and "none.png" in told["sample"]
+    assert told["error budget"] == "1% would be exceeded: about 2 rows would fail"
     assert "--price" in told["cost"]
 
 
@@ -63,7 +65,10 @@ def test_a_sample_without_any_image_gives_no_forecast(bundle: str, tmp_path: Pat
     asked = config(tmp_path, bundle, tmp_path / "out", device="cpu")
     preview = dry_run(asked)
     assert preview.expected is None
-    assert _expected(asked, preview) == [("expected", "unknown: no image of the sample could be read")]
+    assert _expected(asked, preview) == [
+        ("expected", "unknown: no image of the sample could be read"),
+        ("error budget", "1% would be exceeded"),
+    ]
 
 
 def test_sizes_and_durations_for_people() -> None:
