@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from jobs.storage import parent, path_of, scheme_of
+from jobs.uris import parent, path_of, scheme_of
 
 
 class NotAllowed(Exception):

@@ -14,7 +14,8 @@ from anomaly_core.bundle_manifest import (
 )
 from anomaly_core.device import Precision, resolve_precision
 from anomaly_core.features import BackboneForm
-from jobs.storage import join, listing, read_bytes
+from jobs.storage import listing, read_bytes
+from jobs.uris import join
 from jobs.weights import WeightsError, backbone_weights
 
 

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec import AbstractFileSystem
 
-from manifests.secrets import redacted
+from jobs.storage_errors import access, error_name
+from jobs.uris import is_local, path_of, scheme_of
 
 # An object store answers slowly under load; these bound one request, the callers' retries bound the whole. fsspec's own
 # settings come before them, such as FSSPEC_S3='{"config_kwargs": {"read_timeout": 10}}' in the environment.
@@ -41,16 +42,6 @@ _S3 = ("s3", "s3a")
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)-[0-9a-f]{32}\.tmp")
 
 
-class StorageAccessError(Exception):
-    """The storage refuses us as a whole: credentials, permission or bucket. A rerun after repair goes on.
-
-    Its message holds no credentials, whatever the storage said.
-    """
-
-    def __init__(self, message: str):
-        super().__init__(redacted(message))
-
-
 @dataclass(frozen=True)
 class Entry:
     """One object of a listing. uri: full; relative_path: below the listed prefix; size in bytes."""
@@ -60,12 +51,6 @@ class Entry:
     size: int | None
     etag: str | None
     last_modified: datetime | None
-
-
-def scheme_of(uri: str) -> str:
-    """The scheme in lower case; ``file`` for a plain path."""
-    head, separator, _ = uri.partition("://")
-    return head.lower() if separator and head.replace("+", "").replace("-", "").isalnum() else "file"
 
 
 def filesystem(uri: str, *, retrying: bool = True) -> AbstractFileSystem:
@@ -94,42 +79,6 @@ def _s3_options(ours: Mapping[str, Any]) -> dict[str, Any]:
     set_outside = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
     retries = dict(ours["config_kwargs"]["retries"])
     return {**ours, "config_kwargs": {**ours["config_kwargs"], **set_outside, "retries": retries}}
-
-
-def path_of(uri: str) -> str:
-    """The path that the file system of a URI takes. Never fsspec's chained form: '::' in a name means itself."""
-    if scheme_of(uri) == "file":
-        return os.path.abspath(uri[7:] if uri[:7].lower() == "file://" else uri)
-    if scheme_of(uri) in ("http", "https"):
-        return uri
-    return uri.partition("://")[2].rstrip("/")
-
-
-def normal(uri: str) -> str:
-    """A URI in one spelling: absolute path for local files, scheme in lower case, no trailing slash."""
-    if scheme_of(uri) == "file":
-        return path_of(uri)
-    return f"{scheme_of(uri)}://{uri.partition('://')[2].rstrip('/')}"
-
-
-def join(uri: str, *parts: str) -> str:
-    """A URI below another."""
-    return "/".join([uri.rstrip("/"), *parts])
-
-
-def below(uri: str, inner: str) -> str:
-    """The path of ``inner`` relative to the folder or prefix ``uri`` that holds it."""
-    return normal(inner)[len(normal(uri)) :].lstrip("/")
-
-
-def parent(uri: str) -> str:
-    """The folder or prefix that holds a URI."""
-    return normal(uri).rpartition("/")[0] or "/"
-
-
-def is_local(uri: str) -> bool:
-    """True for a path on this machine."""
-    return scheme_of(uri) == "file"
 
 
 def exists(uri: str) -> bool:
@@ -305,70 +254,6 @@ def sweep(uri: str, wanted: Callable[[str], bool] = lambda stem: True) -> None:
                 found = _TEMPORARY.fullmatch(name)
                 if found and wanted(found["stem"]):
                     Path(folder, name).unlink(missing_ok=True)
-
-
-@contextmanager
-def access(uri: str) -> Iterator[None]:
-    """Turn what a storage says when it refuses us into StorageAccessError, naming the URI and the remedy.
-
-    Without its cause, which would be written down with all that the storage said, credentials too.
-    """
-    try:
-        yield
-    except PermissionError as error:
-        raise StorageAccessError(f"{uri}: permission denied ({error}); check credentials and policy") from None
-    except FileNotFoundError as error:
-        if error_name(error) == "NoSuchBucket" or "bucket does not exist" in str(error).lower():
-            raise StorageAccessError(f"{uri}: the bucket does not exist") from None
-        raise
-    except OSError as error:
-        if is_credentials_error(error):
-            raise StorageAccessError(
-                f"{uri}: credentials refused ({error_name(error)}); renew them and run again"
-            ) from None
-        if not is_local(uri):
-            raise StorageAccessError(f"{uri}: storage does not answer ({error}); a rerun goes on") from None
-        raise
-    except Exception as error:
-        # botocore's own errors (no credentials, endpoint unreachable) are no OSErrors.
-        if type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
-            raise StorageAccessError(f"{uri}: {type(error).__name__}: {error}") from None
-        raise
-
-
-_CREDENTIALS = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-    "RequestExpired",
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "CredentialRetrievalError",
-    "TokenRetrievalError",
-    "SSOTokenLoadError",
-    "UnauthorizedSSOTokenError",
-}
-
-
-def error_name(error: BaseException | None) -> str:
-    """The storage's own name for an error (such as SlowDown), or the exception's class, through its causes."""
-    first = type(error).__name__
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict) and isinstance(response.get("Error"), dict):
-            return str(response["Error"].get("Code", first))
-        if type(error).__module__.startswith("botocore"):
-            return type(error).__name__
-        error = error.__cause__ or error.__context__
-    return first
-
-
-def is_credentials_error(error: BaseException) -> bool:
-    """Whether the storage refused who we are, not what we asked for."""
-    return error_name(error) in _CREDENTIALS
 
 
 @contextmanager

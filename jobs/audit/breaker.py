@@ -20,7 +20,7 @@ from jobs.audit.errors import PASSING
 from jobs.audit.fetch import FetchError, fetch, last_answer
 from jobs.audit.pace import Pace
 from jobs.audit.proofs import Image, is_disk, place_of
-from jobs.storage import StorageAccessError
+from jobs.storage_errors import StorageAccessError
 
 # What may be the image's fault or the storage's.
 DOUBTFUL = PASSING | {"access_denied"}

@@ -16,7 +16,8 @@ from jobs.audit.exits import FAILED, AuditError
 from jobs.audit.record import FileDigest, Published, RunFolder, RunRecord
 from jobs.audit.results import DAMAGE, file_metadata, result_schema
 from jobs.audit.write import shard_name
-from jobs.storage import below, delete, join, read_bytes, scratch, upload
+from jobs.storage import delete, read_bytes, scratch, upload
+from jobs.uris import below, join
 from manifests.freeze import FrozenManifest
 
 MEMORY_LIMIT = "1GB"

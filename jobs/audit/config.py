@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from anomaly_core.features import BackboneForm
-from jobs.storage import normal, scheme_of
+from jobs.uris import normal, scheme_of
 from manifests.secrets import REFUSED, without_secrets
 
 # Ray sets it for the driver of a submitted job.

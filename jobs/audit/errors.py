@@ -6,7 +6,7 @@ import asyncio
 import errno
 from typing import Any
 
-from jobs.storage import error_name, is_credentials_error
+from jobs.storage_errors import error_name, is_credentials_error
 
 _THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded", "503", "429"}
 _SERVER = {"InternalError", "ServiceUnavailable", "TemporaryRedirect", "500", "502", "504"}

@@ -18,7 +18,9 @@ from fsspec.asyn import sync
 from jobs.access import AllowList, NotAllowed
 from jobs.audit.errors import OVERLOADED, PASSING, classify, refusal
 from jobs.audit.pace import Pace
-from jobs.storage import StorageAccessError, error_name, filesystem, is_local, path_of, scheme_of
+from jobs.storage import filesystem
+from jobs.storage_errors import StorageAccessError, error_name
+from jobs.uris import is_local, path_of, scheme_of
 from manifests.secrets import redacted
 
 # Of an image whose storage is throttled more often: what it refuses now it gives in a minute.

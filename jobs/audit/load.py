@@ -27,7 +27,8 @@ from jobs.audit.figures import Meter
 from jobs.audit.orphans import end_with_parent
 from jobs.audit.proofs import Image, first_images
 from jobs.audit.turns import turn
-from jobs.storage import join, reading
+from jobs.storage import reading
+from jobs.uris import join
 from manifests.freeze import read_shard
 
 # Images that are decoded in one turn: about as long as the other stages' turns.

@@ -25,17 +25,9 @@ from typing import Any
 import psutil
 
 from jobs.audit.exits import LOCKED, AuditError
-from jobs.storage import (
-    StorageAccessError,
-    create,
-    delete,
-    join,
-    names,
-    parent,
-    prune,
-    read_bytes,
-    write_bytes,
-)
+from jobs.storage import create, delete, names, prune, read_bytes, write_bytes
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import join, parent
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0

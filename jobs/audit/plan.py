@@ -24,7 +24,8 @@ from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, n
 from jobs.audit.results import DAMAGE, RESERVED
 from jobs.audit.write import shard_name
 from jobs.machine import cpu_name
-from jobs.storage import download, exists, join, listing, reading, scratch, upload
+from jobs.storage import download, exists, listing, reading, scratch, upload
+from jobs.uris import join
 from manifests.freeze import FrozenManifest, freeze, read_shard
 from manifests.schema import ManifestError
 

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 
 from jobs.access import AllowList
 from jobs.audit.results import DAMAGE
-from jobs.storage import StorageAccessError, path_of, reading, scheme_of
+from jobs.storage import reading
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import path_of, scheme_of
 
 Image = tuple[str, str | None]  # uri and version
 # So many shards of an earlier start are looked into, the last ones first: a storage that they do not name gave little.

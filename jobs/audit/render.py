@@ -10,7 +10,9 @@ import numpy as np
 
 from anomaly_core.heatmap import heatmap, overlay, png, relative_map
 from anomaly_core.preprocess import SIZE
-from jobs.storage import StorageAccessError, join, write_bytes
+from jobs.storage import write_bytes
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import join
 from manifests.secrets import redacted
 
 WRITERS = 8

@@ -29,7 +29,8 @@ from jobs.audit.proofs import Earlier
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
 from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, retries, tidy
 from jobs.audit.work import work
-from jobs.storage import copy, exists, join, read_bytes, reading, scratch, write_bytes
+from jobs.storage import copy, exists, read_bytes, reading, scratch, write_bytes
+from jobs.uris import join
 from manifests.freeze import FrozenManifest, read_shard, refreeze
 
 # Bad data stays bad, and an object that is not there was not there; a permission may have been given meanwhile.

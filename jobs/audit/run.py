@@ -37,7 +37,9 @@ from jobs.audit.stages import cluster_device
 from jobs.audit.work import work
 from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import joins_cluster, ray_session
-from jobs.storage import StorageAccessError, exists, parent, scratch, sweep, write_bytes
+from jobs.storage import exists, scratch, sweep, write_bytes
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import parent
 from manifests.freeze import FrozenManifest
 from manifests.secrets import redacted
 

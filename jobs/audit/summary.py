@@ -9,7 +9,7 @@ from rich.table import Table
 from jobs.audit.config import AuditConfig
 from jobs.audit.run import Outcome, Preview
 from jobs.cli import output as console
-from jobs.storage import is_local, join
+from jobs.uris import is_local, join
 
 
 def print_summary(config: AuditConfig, outcome: Outcome) -> None:

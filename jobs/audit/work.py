@@ -28,7 +28,7 @@ from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, divide, machine
 from jobs.audit.stall import watched
 from jobs.audit.write import WriteSettings, shard_name
 from jobs.cluster_session import ray_session, store_bytes
-from jobs.storage import join
+from jobs.uris import join
 
 ANSWER_SECONDS = 60.0
 

@@ -16,7 +16,8 @@ from jobs.audit.figures import Meter
 from jobs.audit.orphans import end_with_parent
 from jobs.audit.render import RenderSettings, render
 from jobs.audit.results import file_metadata, shard_schema
-from jobs.storage import join, write_bytes
+from jobs.storage import write_bytes
+from jobs.uris import join
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from anomaly_core.features import BackboneForm
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.training import RECIPES, Recipe
-from jobs.storage import normal
+from jobs.uris import normal
 
 
 class TrainingError(Exception):

@@ -22,8 +22,9 @@ from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, Backbo
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.scoring import CategoryScorer, ScoreName
 from anomaly_core.training import Recipe, extract_layers, fit_cae, fit_router, split
-from jobs.storage import join, read_bytes, scratch, write_bytes
+from jobs.storage import read_bytes, scratch, write_bytes
 from jobs.training.images import TrainingImages, decode_images
+from jobs.uris import join
 
 SCORE: ScoreName = "top10_mean_224"
 

@@ -36,11 +36,12 @@ from anomaly_core.features import random_backbone_state
 from anomaly_core.preprocess import normalise
 from anomaly_core.self_test import with_references
 from jobs.cluster_session import ray_session
-from jobs.storage import delete, join, read_bytes, scratch, write_bytes
+from jobs.storage import delete, read_bytes, scratch, write_bytes
 from jobs.training.board import ProgressBoard
 from jobs.training.config import TrainingConfig, TrainingError
 from jobs.training.images import TrainingImages, decode_images, find_images
 from jobs.training.tasks import SCORE, TaskSettings, finished, fit_all, fit_category, router_identity
+from jobs.uris import join
 from jobs.weights import RANDOM, BackboneWeights, backbone_weights, random_seed, router_weights
 
 CPUS_A_TASK = 4

@@ -12,7 +12,7 @@ from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.cli import complain
 from jobs.cli import output as console
-from jobs.storage import StorageAccessError
+from jobs.storage_errors import StorageAccessError
 from jobs.verify.run import Report, Settings, verify
 
 _STYLE = {"ok": "green", "failed": "bold red", "not checked": "yellow"}

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from jobs.audit.plan import missing_shards
 from jobs.audit.record import FileDigest, RunFolder, RunRecord
 from jobs.audit.write import shard_name
-from jobs.storage import download, is_local, join, path_of, read_bytes
+from jobs.storage import download, read_bytes
+from jobs.uris import is_local, join, path_of
 from jobs.verify.check import EXAMPLES, Check, named
 from manifests.freeze import FrozenManifest
 from manifests.frozen import parts_digest

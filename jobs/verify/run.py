@@ -17,7 +17,8 @@ from jobs.audit.commit import database
 from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder, RunRecord, fingerprint, read_record
 from jobs.bundles import read_bundle
-from jobs.storage import exists, normal, scratch
+from jobs.storage import exists, scratch
+from jobs.uris import normal
 from jobs.verify import files, table
 from jobs.verify.check import Check, readable
 from jobs.verify.rescore import rescore

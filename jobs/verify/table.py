@@ -15,7 +15,8 @@ from jobs.audit.commit import count_rows
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.render import wanted
 from jobs.audit.results import file_metadata, result_schema
-from jobs.storage import join, names_below
+from jobs.storage import names_below
+from jobs.uris import join
 from jobs.verify.check import EXAMPLES, Check, named
 from manifests.freeze import FrozenManifest
 from manifests.schema import printable

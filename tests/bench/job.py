@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 
 from jobs.machine import cores
-from jobs.storage import is_local, join, listing, read_bytes
+from jobs.storage import listing, read_bytes
+from jobs.uris import is_local, join
 
 SHARD_ROWS = 64
 BETWEEN_PAUSES = 12.0

@@ -49,7 +49,8 @@ def _stub(folder: Any, frozen: Any, record: Any) -> None:
     """Shard files as the chain writes them, with random scores."""
     from jobs.audit.results import file_metadata, shard_schema
     from jobs.audit.write import parquet_bytes, shard_name
-    from jobs.storage import join, write_bytes
+    from jobs.storage import write_bytes
+    from jobs.uris import join
     from manifests.freeze import read_shard
 
     schema = shard_schema(frozen.extras)
@@ -101,7 +102,8 @@ def main() -> None:
     from jobs.audit.commit import commit
     from jobs.audit.plan import missing_shards
     from jobs.audit.record import RunFolder, RunRecord
-    from jobs.storage import join, upload
+    from jobs.storage import upload
+    from jobs.uris import join
     from manifests.freeze import freeze
 
     work, rows = Path(sys.argv[1]), int(sys.argv[2])

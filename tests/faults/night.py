@@ -17,7 +17,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
-from jobs.storage import delete, join, listing, read_bytes, write_bytes
+from jobs.storage import delete, listing, read_bytes, write_bytes
+from jobs.uris import join
 from tests.bundles import write_random_bundle
 from tests.faults.cluster import ROOT, Cluster, running_cluster
 from tests.faults.points import Order, Storage

@@ -16,7 +16,8 @@ import pytest
 
 from jobs.audit.commit import commit
 from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now
-from jobs.storage import join, upload, write_bytes
+from jobs.storage import upload, write_bytes
+from jobs.uris import join
 from jobs.verify.run import Settings, verify
 from manifests.freeze import freeze
 from tests.bench.scale import _forget, _manifest, _peak, _stub

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jobs.access import AllowList, NotAllowed
 from jobs.audit.fetch import FetchError, fetch
-from jobs.storage import path_of
+from jobs.uris import path_of
 
 REFUSED = None
 

@@ -20,7 +20,7 @@ from anomaly_core.inspector import Inspector
 from jobs import app as app_module
 from jobs.app import app_command, build, launch
 from jobs.bundles import read_bundle
-from jobs.storage import StorageAccessError
+from jobs.storage_errors import StorageAccessError
 from tests.anomaly_core.files import encode
 from tests.bundles import write_random_bundle
 

@@ -16,7 +16,9 @@ from anomaly_core.bundle import Bundle
 from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleError, sha256
 from jobs import weights as weights_module
 from jobs.bundles import read_bundle, run_precision
-from jobs.storage import StorageAccessError, join, upload
+from jobs.storage import upload
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import join
 from tests.bundles import write_random_bundle
 
 CATEGORIES = ("cap", "gear")

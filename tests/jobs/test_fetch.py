@@ -34,7 +34,9 @@ from jobs.audit import fetch as module
 from jobs.audit.errors import PASSING, classify
 from jobs.audit.fetch import ATTEMPTS, FIRST_WAIT_SECONDS, THROTTLED_ATTEMPTS, Fetched, FetchError, fetch
 from jobs.audit.pace import MOST, Pace
-from jobs.storage import StorageAccessError, filesystem, join, parent, path_of, write_bytes
+from jobs.storage import filesystem, write_bytes
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import join, parent, path_of
 from tests.faults.proxy import Fault, faulty_server
 
 

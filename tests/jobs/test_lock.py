@@ -20,7 +20,9 @@ from jobs import storage
 from jobs.audit import lock as module
 from jobs.audit.exits import LOCKED, AuditError
 from jobs.audit.lock import RunLock
-from jobs.storage import StorageAccessError, create, delete, exists, is_local, join, listing, read_bytes, write_bytes
+from jobs.storage import create, delete, exists, listing, read_bytes, write_bytes
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import is_local, join
 
 ROOT = Path(__file__).resolve().parents[2]
 

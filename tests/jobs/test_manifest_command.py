@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.manifest_command import build_command, build_manifest
-from jobs.storage import StorageAccessError, exists, is_local, join, listing, read_bytes, write_bytes
+from jobs.storage import exists, listing, read_bytes, write_bytes
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import is_local, join
 from manifests.build import BuildSummary
 from manifests.schema import ManifestError
 

@@ -24,26 +24,20 @@ from s3fs.errors import translate_boto_error
 from jobs import storage
 from jobs.storage import (
     Entry,
-    StorageAccessError,
-    access,
     create,
     delete,
     download,
     exists,
     filesystem,
-    is_local,
-    join,
     listing,
     names_below,
-    normal,
-    parent,
-    path_of,
     read_bytes,
     reading,
-    scheme_of,
     upload,
     write_bytes,
 )
+from jobs.storage_errors import StorageAccessError, access
+from jobs.uris import is_local, join, normal, parent, path_of, scheme_of
 from tests.jobs.conftest import PAGE
 
 NAMES = [

@@ -15,7 +15,9 @@ from torchvision.models import ResNet18_Weights, ResNet50_Weights, WeightsEnum, 
 from anomaly_core.bundle import save_pth
 from anomaly_core.resnet import RESNET50_TO_LAYER3
 from jobs import weights as module
-from jobs.storage import StorageAccessError, join, write_bytes
+from jobs.storage import write_bytes
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import join
 from jobs.weights import WeightsError, backbone_weights, random_seed, router_weights
 
 State = dict[str, torch.Tensor]

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.results import file_metadata, shard_schema
 from jobs.audit.write import parquet_bytes, shard_name
-from jobs.storage import join, upload, write_bytes
+from jobs.storage import upload, write_bytes
+from jobs.uris import join
 from manifests.freeze import FrozenManifest, freeze, read_shard
 
 FILLED = {pa.string(): "x", pa.int32(): 0, pa.timestamp("us", tz="UTC"): 0}

@@ -24,7 +24,7 @@ from jobs.audit.fetch import FetchError
 from jobs.audit.load import Load, LoadSettings
 from jobs.audit.pace import Pace
 from jobs.audit.proofs import Image, images_read, place_of
-from jobs.storage import StorageAccessError
+from jobs.storage_errors import StorageAccessError
 from manifests.freeze import freeze
 
 BASE = "s3://bucket/lists"

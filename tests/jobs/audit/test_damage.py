@@ -18,7 +18,9 @@ from jobs.audit.exits import AuditError
 from jobs.audit.plan import missing_shards
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.write import shard_name
-from jobs.storage import StorageAccessError, join, read_bytes, upload, write_bytes
+from jobs.storage import read_bytes, upload, write_bytes
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import join
 from manifests.freeze import FrozenManifest
 from tests.jobs.audit.runs import scored_run, write_shard
 

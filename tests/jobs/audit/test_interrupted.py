@@ -203,7 +203,7 @@ def test_whoever_lost_the_run_does_not_write_how_it_ended(
 LOCKED_OUT = """
 import sys, time
 from jobs.audit import command, run
-from jobs.storage import StorageAccessError
+from jobs.storage_errors import StorageAccessError
 
 command.STALLED_SECONDS = 0.5
 run._abandon = lambda *_: time.sleep(60)  # the storage hangs

@@ -17,7 +17,8 @@ from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder, RunRecord, read_record
 from jobs.audit.retry import config_of, retry_failed
 from jobs.audit.run import Outcome, audit, judged
-from jobs.storage import delete, filesystem, listing, path_of, read_bytes
+from jobs.storage import delete, filesystem, listing, read_bytes
+from jobs.uris import path_of
 from jobs.verify.run import Settings, verify
 from tests.faults.proxy import Fault, FaultyServer
 from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS, remote_config
