@@ -26,9 +26,9 @@ from anomaly_core.inspector import Inspection, Inspector
 from anomaly_core.preprocess import FORMATS, ImageError, Limits
 from jobs.audit import exits
 from jobs.bundles import read_bundle, run_precision
-from jobs.cli import complain, console, note
 from jobs.storage import scratch
 from jobs.storage_errors import StorageAccessError
+from jobs.terminal import complain, console, note
 
 _UPLOADS = (600, 3600)  # looked at every ten minutes, gone after an hour
 # Comes with Gradio. Its own choice of weights takes a half-bold file that lacks most letters.

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import psutil
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
+from jobs.options import (
+    AcceptOption,
+    BackboneOption,
+    CategoryBudgetOption,
+    Device,
+    DeviceOption,
+    Format,
+    FormOption,
+    Heatmaps,
+    Precision,
+    Scoring,
+    StallOption,
+    form_of,
+)
+from jobs.terminal import complain
 from manifests.secrets import REFUSED, without_secrets
 
 
@@ -37,68 +49,6 @@ app = typer.Typer(
 )
 manifest_app = typer.Typer(help="Make manifests: lists of images to audit.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
-console = Console(stderr=True, highlight=False)  # progress, warnings, errors
-output = Console(highlight=False)  # what was asked for
-
-
-class Device(StrEnum):
-    """Where the models run."""
-
-    auto, cpu, cuda = "auto", "cpu", "cuda"
-
-
-class Precision(StrEnum):
-    """What the models compute in."""
-
-    auto, float32, bfloat16 = "auto", "float32", "bfloat16"
-
-
-class Heatmaps(StrEnum):
-    """Which images get pictures: anomalous means every image that somebody must look at, review included."""
-
-    anomalous, all, none = "anomalous", "all", "none"
-
-
-class Scoring(StrEnum):
-    """Where autoencoders run: in category actors of their own, or in the extracting actors."""
-
-    actors, extractor = "actors", "extractor"
-
-
-class Format(StrEnum):
-    """Format of a manifest."""
-
-    parquet, csv, jsonl = "parquet", "csv", "jsonl"
-
-
-class Form(StrEnum):
-    """Form of ResNet-50."""
-
-    v15, v1 = "v1.5", "v1"
-
-
-DeviceOption = Annotated[Device, typer.Option(help="Where the models run.")]
-BackboneOption = Annotated[
-    str | None, typer.Option(help="ResNet-50 weights: a .pth file, or a torchvision name such as IMAGENET1K_V2.")
-]
-FormOption = Annotated[
-    Form | None, typer.Option(help="Form of the ResNet-50 in a weights file: v1.5 (torchvision) or v1 (Caffe).")
-]
-
-
-CategoryBudgetOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Error budget of each category, declared or else routed; rows that have none count in --max-failed only "
-        "(default: none; of a retry, that of the run)."
-    ),
-]
-StallOption = Annotated[
-    float, typer.Option(min=1, help="Seconds in which nothing moves after which the run ends; a rerun resumes.")
-]
-AcceptOption = Annotated[
-    bool, typer.Option("--accept-code-change", help="Finish a run that another version of the code began.")
-]
 
 
 @app.command()
@@ -168,7 +118,7 @@ def audit(
         "trust_declared": trust_declared,
         "min_confidence": min_confidence,
         "backbone_weights": backbone_weights,
-        "backbone_form": backbone_form.value if backbone_form else None,
+        "backbone_form": form_of(backbone_form),
         "scorers": scorers,
         "scoring": scoring.value,
         "micro_batch": micro_batch,
@@ -208,7 +158,7 @@ def retry_failed(
         "stall_timeout": stall_timeout,
         "device": device.value,
         "backbone_weights": backbone_weights,
-        "backbone_form": backbone_form.value if backbone_form else None,
+        "backbone_form": form_of(backbone_form),
         "fetch_threads": fetch_threads,
         "accept_code_change": accept_code_change,
     }
@@ -232,7 +182,7 @@ def verify(
     from jobs.verify.command import verify_command
     from jobs.verify.run import Settings
 
-    settings = Settings(run, bundle, sample, seed, device.value, backbone_weights, _form(backbone_form))
+    settings = Settings(run, bundle, sample, seed, device.value, backbone_weights, form_of(backbone_form))
     raise typer.Exit(verify_command(settings, as_json=as_json))
 
 
@@ -269,7 +219,7 @@ def train(
             "recipe": recipe,
             "categories": tuple(names),
             "backbone_weights": backbone_weights,
-            "backbone_form": backbone_form.value if backbone_form else None,
+            "backbone_form": form_of(backbone_form),
             "router_weights": router_weights,
             "device": device.value,
             "precision": precision.value,
@@ -313,7 +263,7 @@ def inspect_app(
     """Inspect single images in the browser."""
     from jobs.app import app_command
 
-    form = _form(backbone_form)
+    form = form_of(backbone_form)
     raise typer.Exit(app_command(bundle, host, port, device.value, precision.value, backbone_weights, form))
 
 
@@ -327,30 +277,9 @@ def demo(
     """Draw an archive, train on it, audit it from S3 to S3 on this machine, and compare with the truth."""
     from jobs.demo.command import demo_command
 
-    raise typer.Exit(
-        demo_command(output, backbone_weights, backbone_form.value if backbone_form else None, router_weights)
-    )
+    raise typer.Exit(demo_command(output, backbone_weights, form_of(backbone_form), router_weights))
 
 
 def main() -> None:
     """Run the command line; a usage error exits with 2, as everywhere."""
     app()
-
-
-def complain(message: str) -> None:
-    """An error for the person at the terminal."""
-    console.print(f"[bold red]error:[/] {_plain(message)}", soft_wrap=True)
-    sys.stderr.flush()
-
-
-def note(message: str) -> None:
-    """A warning for the person at the terminal."""
-    console.print(f"[yellow]note:[/] {_plain(message)}", soft_wrap=True)
-
-
-def _form(choice: Form | None) -> Literal["v1.5", "v1"] | None:
-    return None if choice is None else "v1" if choice is Form.v1 else "v1.5"
-
-
-def _plain(message: str) -> str:
-    return message.replace("[", r"\[")

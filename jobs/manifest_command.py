@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from jobs.audit import exits
-from jobs.cli import complain, note
-from jobs.cli import output as console
 from jobs.storage import Entry, exists, listing, scratch, upload
 from jobs.storage_errors import StorageAccessError
+from jobs.terminal import complain, note
+from jobs.terminal import output as console
 from jobs.uris import normal
 from manifests.build import BuildSummary, PathPattern, build, is_image_name
 from manifests.schema import ManifestError

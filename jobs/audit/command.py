@@ -23,7 +23,7 @@ from jobs.audit.plan import Plan
 from jobs.audit.retry import retry_failed
 from jobs.audit.run import Outcome, Watcher, audit, dry_run, exit_code
 from jobs.audit.summary import print_plan, print_retry, print_summary
-from jobs.cli import complain, console, note
+from jobs.terminal import complain, console, note
 from manifests.secrets import redacted
 
 # How long ending politely may take. ``ray job stop`` kills after three seconds, others after half a minute. A storage

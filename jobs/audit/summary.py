@@ -8,7 +8,7 @@ from rich.table import Table
 
 from jobs.audit.config import AuditConfig
 from jobs.audit.run import Outcome, Preview
-from jobs.cli import output as console
+from jobs.terminal import output as console
 from jobs.uris import is_local, join
 
 

@@ -14,14 +14,14 @@ from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
 from jobs.audit.command import run_command
 from jobs.audit.summary import query_line
-from jobs.cli import note
-from jobs.cli import output as console
 from jobs.cluster_session import ray_session
 from jobs.demo.archive import make_archive
 from jobs.demo.server import s3_server
 from jobs.demo.verdict import compare
 from jobs.manifest_command import build_manifest
 from jobs.storage import filesystem, listing, upload
+from jobs.terminal import note
+from jobs.terminal import output as console
 from jobs.training.command import train_command
 
 BUCKET = "line-archive"

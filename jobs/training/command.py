@@ -14,8 +14,8 @@ from rich.table import Table
 
 from anomaly_core.bundle_manifest import BundleManifest
 from jobs.audit import exits
-from jobs.cli import complain, console, output
 from jobs.storage_errors import StorageAccessError
+from jobs.terminal import complain, console, output
 from jobs.training.config import TrainingConfig, TrainingError
 from jobs.training.train import Board, elapsed, train
 from jobs.weights import WeightsError

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
-from jobs.cli import complain
-from jobs.cli import output as console
 from jobs.storage_errors import StorageAccessError
+from jobs.terminal import complain
+from jobs.terminal import output as console
 from jobs.verify.run import Report, Settings, verify
 
 _STYLE = {"ok": "green", "failed": "bold red", "not checked": "yellow"}
