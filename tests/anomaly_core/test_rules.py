@@ -1,4 +1,4 @@
-"""Calibration, decision, metrics and the choice of device and precision."""
+"""Calibration, decision and the choice of device and precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from anomaly_core import device
 from anomaly_core.calibration import mean_plus_3sigma, p_value
 from anomaly_core.decision import DecisionRule
 from anomaly_core.device import full_float32, resolve_device, resolve_precision
-from anomaly_core.metrics import Rates, image_auroc, rates
 from tests.reference import pipeline
 
 # ------------------------------------------------------------------------------------------------ calibration
@@ -108,35 +107,6 @@ def test_a_score_that_is_no_number_never_lets_a_part_pass(reference: bool) -> No
 def test_a_confidence_that_is_no_number_is_a_doubt() -> None:
     decision, _ = DecisionRule()(0.1, 1.0, confidence=math.nan, category="cap", declared=None)
     assert decision == "review"
-
-
-# ---------------------------------------------------------------------------------------------------- metrics
-
-
-def test_auroc_is_the_share_of_pairs_in_order() -> None:
-    assert image_auroc([False, False, True], [0.1, 0.2, 0.3]) == 1.0
-    assert image_auroc([True, False, False], [0.1, 0.2, 0.3]) == 0.0
-    assert image_auroc([False, True, False, True], [0.1, 0.2, 0.3, 0.4]) == 0.75
-    assert image_auroc([0, 1], [0.5, 0.5]) == 0.5
-    generator = np.random.default_rng(0)
-    truth, scores = generator.random(40) < 0.4, generator.integers(0, 10, 40)
-    pairs = [(a > b) + 0.5 * (a == b) for a in scores[truth] for b in scores[~truth]]
-    assert image_auroc(truth, scores) == pytest.approx(np.mean(pairs))
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("truth", [[True, True], [False, False], []])
-def test_auroc_of_one_class_is_refused(truth: list[bool]) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011
-        image_auroc(truth, [0.1, 0.2][: len(truth)])
-
-
-def test_rates_count_each_kind() -> None:
-    truth = [False, False, False, True, True, True, True]
-    rejected = [False, True, True, True, False, True, False]
-    assert rates(truth, rejected) == Rates(good=3, defective=4, false_rejects=2, escapes=2)
-    assert rates([], []) == Rates(0, 0, 0, 0)
-    assert rates([True], [True]) == Rates(0, 1, 0, 0)
 
 
 # ----------------------------------------------------------------------------------------------------- device
