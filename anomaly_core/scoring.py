@@ -24,9 +24,10 @@ TOP = 10
 
 @dataclass(frozen=True)
 class Routed:
-    """Router and features of a batch. category: int64 (N,); confidence: float32 (N,); layer2 (N, 512, 28, 28) and
-    layer3 (N, 1024, 14, 14) in the precision of the models, on the CPU."""
+    """Router and features of a batch. logits: float32 (N, classes); category: int64 (N,); confidence: float32 (N,);
+    layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14) in the precision of the models, on the CPU."""
 
+    logits: npt.NDArray[np.float32]
     category: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float32]
     layer2: torch.Tensor
@@ -66,9 +67,12 @@ class RoutingExtractor:
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Routed:
         """uint8 (N, 224, 224, 3) as one batch."""
         images = normalise(torch.tensor(pixels, device=self.device), self.dtype)
-        index, confidence = route(self.router(images))
+        logits = self.router(images).float()
+        index, confidence = route(logits)
         layer2, layer3 = self.backbone(images)
-        return Routed(index.cpu().numpy(), confidence.cpu().numpy(), layer2.cpu(), layer3.cpu())
+        return Routed(
+            logits.cpu().numpy(), index.cpu().numpy(), confidence.cpu().numpy(), layer2.cpu(), layer3.cpu()
+        )
 
 
 class CategoryScorer:

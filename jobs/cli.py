@@ -12,15 +12,18 @@ from jobs.options import (
     AcceptOption,
     BackboneOption,
     CategoryBudgetOption,
+    ConfidenceOption,
     Device,
     DeviceOption,
     Format,
     FormOption,
     Heatmaps,
     Precision,
+    PrecisionOption,
     Scoring,
     StallOption,
     form_of,
+    listed,
 )
 from jobs.terminal import complain
 from manifests.secrets import REFUSED, without_secrets
@@ -70,15 +73,11 @@ def audit(
     max_failed_per_category: CategoryBudgetOption = None,
     stall_timeout: StallOption = 1800.0,
     device: DeviceOption = Device.auto,
-    precision: Annotated[
-        Precision, typer.Option(help="Must be the one that the bundle was calibrated in; auto takes it.")
-    ] = Precision.auto,
+    precision: PrecisionOption = Precision.auto,
     trust_declared: Annotated[
         bool, typer.Option("--trust-declared", help="The declared category chooses the autoencoder.")
     ] = False,
-    min_confidence: Annotated[
-        float, typer.Option(min=0, max=1, help="Below this routing confidence a passing part goes to review.")
-    ] = 0.5,
+    min_confidence: ConfidenceOption = 0.5,
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,
     scorers: Annotated[int | None, typer.Option(min=1, help="Scorer processes at most (default: by machine).")] = None,
@@ -211,13 +210,12 @@ def train(
     """Train a bundle: router, one autoencoder a category, thresholds."""
     from jobs.training.command import train_command
 
-    names = [name.strip() for entry in categories or () for name in entry.split(",") if name.strip()]
     code = train_command(
         {
             "images": images,
             "output": output,
             "recipe": recipe,
-            "categories": tuple(names),
+            "categories": listed(categories),
             "backbone_weights": backbone_weights,
             "backbone_form": form_of(backbone_form),
             "router_weights": router_weights,
@@ -228,6 +226,39 @@ def train(
         }
     )
     raise typer.Exit(code)
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[str, typer.Option(help="Model bundle, a folder or s3:// prefix.")],
+    images: Annotated[str, typer.Option(help="Test images and masks in MVTec AD layout, a folder or s3:// prefix.")],
+    output: Annotated[str, typer.Option(help="Where tables and report go, a folder or s3:// prefix.")],
+    categories: Annotated[
+        list[str] | None, typer.Option(help="Category to evaluate; repeat, or separate by commas (default: all).")
+    ] = None,
+    device: DeviceOption = Device.auto,
+    precision: PrecisionOption = Precision.auto,
+    min_confidence: ConfidenceOption = 0.5,
+    worst: Annotated[int, typer.Option(min=0, help="Pictures of escapes and of false rejects in each category.")] = 6,
+    backbone_weights: BackboneOption = None,
+    backbone_form: FormOption = None,
+) -> None:
+    """Measure a bundle on test images whose truth is known: scores, decisions, routing, defects."""
+    from jobs.evaluation.command import Settings, evaluate_command
+
+    settings = Settings(
+        bundle,
+        images,
+        output,
+        listed(categories),
+        device.value,
+        precision.value,
+        min_confidence,
+        worst,
+        backbone_weights,
+        form_of(backbone_form),
+    )
+    raise typer.Exit(evaluate_command(settings))
 
 
 @manifest_app.command("build")
@@ -254,9 +285,7 @@ def inspect_app(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,
     device: DeviceOption = Device.auto,
-    precision: Annotated[
-        Precision, typer.Option(help="Must be the one that the bundle was calibrated in; auto takes it.")
-    ] = Precision.auto,
+    precision: PrecisionOption = Precision.auto,
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,
 ) -> None:

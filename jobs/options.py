@@ -45,6 +45,12 @@ class Form(StrEnum):
 
 
 DeviceOption = Annotated[Device, typer.Option(help="Where the models run.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="Must be the one that the bundle was calibrated in; auto takes it.")
+]
+ConfidenceOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Below this routing confidence a passing part goes to review.")
+]
 BackboneOption = Annotated[
     str | None, typer.Option(help="ResNet-50 weights: a .pth file, or a torchvision name such as IMAGENET1K_V2.")
 ]
@@ -69,3 +75,8 @@ AcceptOption = Annotated[
 def form_of(choice: Form | None) -> Literal["v1.5", "v1"] | None:
     """What the weights code calls it."""
     return None if choice is None else "v1" if choice is Form.v1 else "v1.5"
+
+
+def listed(entries: list[str] | None) -> tuple[str, ...]:
+    """Names of an option that may be repeated, and may hold several with commas between them."""
+    return tuple(name.strip() for entry in entries or () for name in entry.split(",") if name.strip())

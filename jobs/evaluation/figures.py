@@ -1,0 +1,192 @@
+"""From judged images to the figures of each category, their mean, and those of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from anomaly_core.metrics import Decided, Rate, average_precision, decided, f1_at, image_auroc, rate
+from anomaly_core.pixel_metrics import aupro, pixel_auroc
+from anomaly_core.preprocess import SIZE
+from anomaly_core.scoring import upsample
+from jobs.evaluation.images import GOOD, TestImage, read_mask
+from jobs.evaluation.judge import Judged
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One kind of defect of a category. escapes: of images that the right autoencoder scores."""
+
+    images: int
+    escapes: Rate
+    mean_margin: float
+
+
+@dataclass(frozen=True)
+class Routing:
+    """good, defective: images routed to their category. smallest_margin: of the right category's logit over the highest
+    other one, and nearest the image that has it; None for a bundle of one category."""
+
+    good: Rate
+    defective: Rate
+    smallest_confidence: float
+    smallest_margin: float | None
+    nearest: str | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one category, by the right autoencoder, except end_to_end, which is what an audit gives.
+
+    A figure is None where the images do not have what it needs: good and defective ones, masks. masks: images that the
+    figures of pixels are of, good ones and those with a mask.
+    """
+
+    images: int
+    threshold: float
+    auroc: float | None
+    average_precision: float | None
+    f1: float | None
+    pixel_auroc: float | None
+    aupro: float | None
+    masks: int
+    at_threshold: Decided
+    end_to_end: Decided
+    routing: Routing
+    defects: dict[str, Defect]
+
+
+MEANS = ("auroc", "average_precision", "f1", "pixel_auroc", "aupro")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of all categories: unweighted means of their figures, and rates over all images."""
+
+    mean: dict[str, float | None]
+    at_threshold: Decided
+    end_to_end: Decided
+    routing: Routing
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Images of a category that the bundle does not know. flagged: not passed, but rejected or sent to review."""
+
+    images: int
+    flagged: Rate
+    routed_to: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures. unknown: categories that the bundle does not know."""
+
+    categories: dict[str, Figures]
+    summary: Summary
+    unknown: dict[str, Unknown]
+
+
+def evaluate(
+    judged: Sequence[Judged],
+    thresholds: Mapping[str, float],
+    progress: Callable[[str], None] = lambda category: None,
+) -> Evaluation:
+    """All figures of judged images, some of them of categories that have a threshold. progress is told the category
+    that is begun. Raises EvaluationError for a mask that cannot be read."""
+    groups: dict[str, list[Judged]] = {}
+    for one in judged:
+        groups.setdefault(one.image.category, []).append(one)
+    figures: dict[str, Figures] = {}
+    unknown: dict[str, Unknown] = {}
+    for category, group in sorted(groups.items()):
+        progress(category)
+        if category in thresholds:
+            figures[category] = _category(group, thresholds[category])
+        else:
+            unknown[category] = _unknown(group)
+    known = [one for one in judged if one.image.category in thresholds]
+    return Evaluation(figures, _summary(known, figures, thresholds), unknown)
+
+
+def _category(group: Sequence[Judged], threshold: float) -> Figures:
+    truth = [one.image.defective for one in group]
+    scores = np.array([one.score for one in group], dtype=np.float64)
+    both = any(truth) and not all(truth)
+    pixels = [one for one in group if not one.image.defective or one.image.mask is not None]
+    pixel, pro = _pixel_figures(pixels) if any(one.image.mask for one in pixels) else (None, None)
+    return Figures(
+        images=len(group),
+        threshold=threshold,
+        auroc=image_auroc(truth, scores) if both else None,
+        average_precision=average_precision(truth, scores) if both else None,
+        f1=f1_at(truth, scores, threshold) if both else None,
+        pixel_auroc=pixel,
+        aupro=pro,
+        masks=len(pixels) if pixel is not None else 0,
+        at_threshold=decided(truth, _by_threshold(scores, threshold)),
+        end_to_end=decided(truth, [one.decision for one in group]),
+        routing=_routing(group),
+        defects=_defects(group, scores, threshold),
+    )
+
+
+def _summary(known: Sequence[Judged], figures: Mapping[str, Figures], thresholds: Mapping[str, float]) -> Summary:
+    truth = [one.image.defective for one in known]
+    said = [_by_threshold(np.array([one.score]), thresholds[one.image.category])[0] for one in known]
+    mean: dict[str, float | None] = {}
+    for name in MEANS:
+        values = [getattr(one, name) for one in figures.values() if getattr(one, name) is not None]
+        mean[name] = float(np.mean(values)) if values else None
+    return Summary(mean, decided(truth, said), decided(truth, [one.decision for one in known]), _routing(known))
+
+
+def _by_threshold(scores: npt.NDArray[np.float64], threshold: float) -> list[str]:
+    return ["anomalous" if score >= threshold else "normal" for score in scores]
+
+
+def _routing(group: Sequence[Judged]) -> Routing:
+    def right(defective: bool) -> Rate:
+        chosen = [one.routed_right for one in group if one.image.defective == defective]
+        return rate(sum(chosen), len(chosen))
+
+    margins = [(one.logit_margin, one.image.path) for one in group if one.logit_margin is not None]
+    smallest, nearest = min(margins, default=(None, None))
+    return Routing(right(False), right(True), min(one.confidence for one in group), smallest, nearest)
+
+
+def _defects(group: Sequence[Judged], scores: npt.NDArray[np.float64], threshold: float) -> dict[str, Defect]:
+    kinds = np.array([one.image.defect for one in group])
+    found = {}
+    for kind in sorted(set(kinds) - {GOOD}):
+        of_kind = scores[kinds == kind]
+        escaped = rate(int((of_kind < threshold).sum()), len(of_kind))
+        found[str(kind)] = Defect(len(of_kind), escaped, float((of_kind / threshold).mean()))
+    return found
+
+
+def _pixel_figures(group: Sequence[Judged]) -> tuple[float | None, float | None]:
+    masks = np.stack([_mask(one.image) for one in group])
+    if masks.all() or not masks.any():
+        return None, None
+    maps = torch.from_numpy(np.stack([one.error_map for one in group if one.error_map is not None]))
+    large = upsample(maps).numpy()
+    return pixel_auroc(masks, large), aupro(masks, large)
+
+
+def _mask(image: TestImage) -> npt.NDArray[np.bool_]:
+    if image.mask is None:
+        return np.zeros((SIZE, SIZE), dtype=bool)
+    return read_mask(image.mask)
+
+
+def _unknown(group: Sequence[Judged]) -> Unknown:
+    flagged = sum(one.decision != "normal" for one in group)
+    routed: dict[str, int] = {}
+    for one in group:
+        routed[one.routed] = routed.get(one.routed, 0) + 1
+    return Unknown(len(group), rate(flagged, len(group)), dict(sorted(routed.items())))
