@@ -74,7 +74,11 @@ class PreprocessingInfo(_Record):
 
 
 class CategoryInfo(_Record):
-    """Training figures of one category. calibration_scores: of normal images, sorted ascending."""
+    """Training figures of one category. calibration_scores: of normal images, sorted ascending.
+
+    folds: of the autoencoders that scored them, each those that it had not seen; 0 if it was the one that is kept.
+    promised_false_rejects: what the threshold's rule promises from so many scores; None if it promises nothing.
+    """
 
     images: int
     images_sha256: str
@@ -83,6 +87,8 @@ class CategoryInfo(_Record):
     seconds: float
     threshold: float
     calibration_scores: list[float]
+    folds: int = 0
+    promised_false_rejects: float | None = None
 
 
 class ReferenceImage(_Record):
@@ -107,7 +113,10 @@ class ReferenceImage(_Record):
 
 
 class BundleManifest(_Record):
-    """The content of bundle.json. references: none in bundles that were written before there were any."""
+    """The content of bundle.json. references: none in bundles that were written before there were any.
+
+    calibrated_on: held_out_images are those that an autoencoder has not seen, held out or in another fold.
+    """
 
     schema_version: Literal[1] = 1
     created_by: str
@@ -151,8 +160,13 @@ class BundleManifest(_Record):
 
     def _content(self) -> dict[str, Any]:
         content = self.model_dump(mode="json")
+        # A bundle that was written before there were these keeps its digest.
         if not self.references:
-            del content["references"]  # a bundle of before keeps its digest
+            del content["references"]
+        for figures in content["training"].values():
+            for name in ("folds", "promised_false_rejects"):
+                if not figures[name]:
+                    del figures[name]
         return content
 
     @classmethod

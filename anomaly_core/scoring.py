@@ -70,9 +70,7 @@ class RoutingExtractor:
         logits = self.router(images).float()
         index, confidence = route(logits)
         layer2, layer3 = self.backbone(images)
-        return Routed(
-            logits.cpu().numpy(), index.cpu().numpy(), confidence.cpu().numpy(), layer2.cpu(), layer3.cpu()
-        )
+        return Routed(logits.cpu().numpy(), index.cpu().numpy(), confidence.cpu().numpy(), layer2.cpu(), layer3.cpu())
 
 
 class CategoryScorer:

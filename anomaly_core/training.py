@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomaly_core.cae import CAE
+from anomaly_core.calibration import MEAN_PLUS_3SIGMA
 from anomaly_core.device import DTYPES, MICRO_BATCH, Precision
 from anomaly_core.features import Backbone, assemble
 from anomaly_core.preprocess import normalise
@@ -22,15 +23,21 @@ from anomaly_core.principal import principal_cae
 from anomaly_core.router import build_router, pretrained_router, route
 
 Progress = Callable[[int, int], None]
+# Normal images of a category: below, holding some of them out costs more than training once a fold.
+FEW = 1000
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a bundle is trained. Rates are Adam's; batches count images.
 
-    cae: by gradient descent, or set in closed form to the principal components. held_out: share of the normal images
-    that the autoencoder does not see and the threshold is set from; 0 sets it from the training images, as the
-    reference does. settle_norms: average the router's BatchNorm statistics over the training images once it is trained.
+    cae: by gradient descent, or set in closed form to the principal components. settle_norms: average the router's
+    BatchNorm statistics over the training images once it is trained.
+
+    held_out, folds: what the threshold of a category is set from. A share of the normal images that its autoencoder
+    does not see; or, where there are fewer than FEW, all of them, each scored by the one of so many autoencoders that
+    has not seen it, while the one that is kept sees all. With neither, the images that it was trained on, as the
+    reference does.
     """
 
     name: str
@@ -43,7 +50,17 @@ class Recipe:
     cae_batch: int = 8
     cae: Literal["gradient", "principal"] = "gradient"
     held_out: float = 0.0
-    threshold_rule: str = "mean_plus_3sigma"
+    folds: int = 0
+    threshold_rule: str = MEAN_PLUS_3SIGMA
+
+    def folds_of(self, count: int) -> int:
+        """Into how many folds so many images are parted; 0 if they are not."""
+        return min(self.folds, count) if count < FEW or not self.held_out else 0
+
+    @property
+    def calibrates_on_training_images(self) -> bool:
+        """Whether thresholds are set from images that the autoencoders have seen."""
+        return not self.held_out and not self.folds
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -184,6 +201,12 @@ def split(count: int, held_out: float, seed: int) -> tuple[npt.NDArray[np.int64]
         raise ValueError(f"{count} images are too few to hold out {held_out:g} of them: give more images")
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[aside:]), np.sort(order[:aside])
+
+
+def parted(count: int, folds: int, seed: int) -> list[npt.NDArray[np.int64]]:
+    """Indices of the images of each fold, ascending; sizes differ by one at most."""
+    order = np.random.default_rng(seed).permutation(count)
+    return [np.sort(part) for part in np.array_split(order, folds)]
 
 
 @torch.inference_mode()

@@ -200,6 +200,13 @@ def train(
     router_weights: Annotated[
         str | None, typer.Option(help="ResNet-18 weights: a .pth file, or a torchvision name such as IMAGENET1K_V1.")
     ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Rule for thresholds: conformal:0.01, with the share of good parts that may be rejected, or "
+            "mean_plus_3sigma (default: the recipe's)."
+        ),
+    ] = None,
     device: DeviceOption = Device.auto,
     precision: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.auto,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
@@ -215,6 +222,7 @@ def train(
             "images": images,
             "output": output,
             "recipe": recipe,
+            "threshold": threshold,
             "categories": listed(categories),
             "backbone_weights": backbone_weights,
             "backbone_form": form_of(backbone_form),

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from anomaly_core.bundle_manifest import BundleManifest
+from anomaly_core.calibration import ThresholdRule
 from jobs.audit import exits
 from jobs.storage_errors import StorageAccessError
 from jobs.terminal import complain, console, output
@@ -85,14 +86,17 @@ def print_bundle(manifest: BundleManifest) -> None:
     trained = any(len(info.losses) > 1 for info in manifest.training.values())  # else set in closed form
     losses = ["loss first", "loss best", "epoch kept"] if trained else ["loss"]
     table.add_column("category", no_wrap=True)
-    for heading in ("images", *losses, "threshold", "seconds"):
+    for heading in ("images", *losses, "threshold", "promised", "seconds"):
         table.add_column(heading, justify="right")
     for category, info in manifest.training.items():
         losses = [f"{min(info.losses):.4g}"]
         if trained:
             losses = [f"{info.losses[0]:.4g}", *losses, f"{info.best_epoch + 1} of {len(info.losses)}"]
-        table.add_row(category, str(info.images), *losses, f"{info.threshold:.4g}", f"{info.seconds:.1f}")
+        promised = info.promised_false_rejects
+        told = "-" if promised is None else f"{100 * promised:.2g} %"
+        table.add_row(category, str(info.images), *losses, f"{info.threshold:.4g}", told, f"{info.seconds:.1f}")
     output.print(table)
+    _print_rule(manifest)
     router = manifest.router
     output.print(
         f"router: accuracy on its training images {router.training_accuracy:.4f}, {router.seconds:.1f} s, "
@@ -105,6 +109,27 @@ def print_bundle(manifest: BundleManifest) -> None:
             f"warning: the router names the category of only {100 * router.training_accuracy:.0f} % of the images that "
             "it was trained on, and an audit scores what is misrouted with another category's autoencoder: train on "
             "more images, start from ImageNet weights (--router-weights), or audit with --trust-declared",
+            style="yellow",
+            soft_wrap=True,
+        )
+
+
+def _print_rule(manifest: BundleManifest) -> None:
+    rule = ThresholdRule.parse(manifest.threshold_rule)
+    if rule.false_rejects is None:
+        return
+    asked = float(rule.false_rejects)
+    weaker = {
+        category: info.promised_false_rejects
+        for category, info in manifest.training.items()
+        if info.promised_false_rejects is not None and info.promised_false_rejects > asked
+    }
+    output.print(f"promised: the share of good parts that will be rejected, at most ({rule})", soft_wrap=True)
+    if weaker:
+        names = ", ".join(f"{category} {100 * share:.2g} %" for category, share in weaker.items())
+        output.print(
+            f"warning: too few normal images to promise {100 * asked:g} %; the smallest share that "
+            f"they support was taken: {names}",
             style="yellow",
             soft_wrap=True,
         )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from anomaly_core.calibration import ThresholdRule
 from anomaly_core.features import BackboneForm
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.training import RECIPES, Recipe
 from jobs.uris import normal
+
+# Of a recipe that has none, where a rule needs scores of images that the autoencoder has not seen.
+FOLDS = 5
 
 
 class TrainingError(Exception):
@@ -32,6 +37,7 @@ class TrainingConfig(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(default=0, ge=0)
     jpeg_reduced: bool = False
+    threshold: str | None = None
 
     @field_validator("images", "output")
     @classmethod
@@ -47,6 +53,11 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"must be one of {', '.join(sorted(RECIPES))}")
         return value
 
+    @field_validator("threshold")
+    @classmethod
+    def _rule(cls, value: str | None) -> str | None:
+        return None if value is None else str(ThresholdRule.parse(value))
+
     @property
     def preprocessing(self) -> Preprocessing:
         """How files are decoded, now and by every audit with the bundle."""
@@ -54,5 +65,13 @@ class TrainingConfig(BaseModel):
 
     @property
     def steps(self) -> Recipe:
-        """The recipe."""
-        return RECIPES[self.recipe]
+        """The recipe, with the rule for thresholds that was asked for.
+
+        The scores of training images promise nothing, so with a rule that promises something there are folds.
+        """
+        recipe = RECIPES[self.recipe]
+        if self.threshold is None:
+            return recipe
+        recipe = replace(recipe, threshold_rule=self.threshold)
+        promising = ThresholdRule.parse(self.threshold).false_rejects is not None
+        return replace(recipe, folds=FOLDS) if promising and recipe.calibrates_on_training_images else recipe

@@ -16,12 +16,12 @@ import torch
 from anomaly_core.bundle import save_pth
 from anomaly_core.bundle_manifest import ROUTER_FILE, CategoryInfo, RouterInfo, cae_file, sha256
 from anomaly_core.cae import load_cae
-from anomaly_core.calibration import mean_plus_3sigma
+from anomaly_core.calibration import ThresholdRule
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, BackboneForm, load_backbone
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.scoring import CategoryScorer, ScoreName
-from anomaly_core.training import Recipe, extract_layers, fit_cae, fit_router, split
+from anomaly_core.training import Fitted, Progress, Recipe, extract_layers, fit_cae, fit_router, parted, split
 from jobs.storage import read_bytes, scratch, write_bytes
 from jobs.training.images import TrainingImages, decode_images
 from jobs.uris import join
@@ -61,33 +61,52 @@ def fit_category(
         model = load_backbone(backbone, form, settings.device, DTYPES[settings.precision])
         placing = {"device": settings.device, "precision": settings.precision}
         extract_layers(pixels, model, layer2, layer3, progress=say("features"), **placing)  # type: ignore[arg-type]
-        fit, calibrate = (torch.from_numpy(i) for i in split(len(pixels), settings.recipe.held_out, settings.seed))
-        everything = len(fit) == len(pixels)
-        fitted = fit_cae(
-            layer2 if everything else layer2[fit],
-            layer3 if everything else layer3[fit],
-            settings.recipe,
-            device=settings.device,
-            precision=settings.precision,
-            seed=settings.seed,
-            progress=say("autoencoder"),
-        )
-        cae = load_cae(fitted.state, settings.device, DTYPES[settings.precision])
-        scorer = CategoryScorer(cae, SCORE, settings.device, DTYPES[settings.precision])
-        scores = np.concatenate([scorer(layer2[i], layer3[i]).score for i in calibrate.split(32)]).astype(np.float64)
+        fitted, scores = _fit_and_calibrate(layer2, layer3, settings, say)
+    threshold = ThresholdRule.parse(settings.recipe.threshold_rule)(scores)
     info = CategoryInfo(
         images=len(images.uris),
         images_sha256=digest,
         losses=fitted.losses,
         best_epoch=fitted.best_epoch,
         seconds=round(time.monotonic() - start, 3),
-        threshold=mean_plus_3sigma(scores),
+        threshold=threshold.value,
         calibration_scores=sorted(float(s) for s in scores),
+        folds=settings.recipe.folds_of(len(images.uris)),
+        promised_false_rejects=threshold.promised_false_rejects,
     )
     data = save_pth(fitted.state)
     write_bytes(join(settings.output, cae_file(images.category)), data)
     _save(settings, images.category, images.identity, cae_file(images.category), data, info.model_dump())
     return info
+
+
+def _fit_and_calibrate(
+    layer2: torch.Tensor, layer3: torch.Tensor, settings: TaskSettings, say: Callable[[str], Progress]
+) -> tuple[Fitted, npt.NDArray[np.float64]]:
+    """The autoencoder that is kept, and the scores of normal images that its threshold is set from, float64 (N,)."""
+    count, recipe = len(layer2), settings.recipe
+    placing = {"device": settings.device, "precision": settings.precision, "seed": settings.seed}
+
+    def fit(rows: npt.NDArray[np.int64], stage: str) -> Fitted:
+        whole, index = len(rows) == count, torch.from_numpy(rows)
+        features = (layer2, layer3) if whole else (layer2[index], layer3[index])
+        return fit_cae(*features, recipe, progress=say(stage), **placing)  # type: ignore[arg-type]
+
+    def score(fitted: Fitted, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        cae = load_cae(fitted.state, settings.device, DTYPES[settings.precision])
+        scorer = CategoryScorer(cae, SCORE, settings.device, DTYPES[settings.precision])
+        parts = torch.from_numpy(rows).split(32)
+        return np.concatenate([scorer(layer2[part], layer3[part]).score for part in parts]).astype(np.float64)
+
+    if folds := recipe.folds_of(count):
+        scores = np.empty(count)
+        for number, unseen in enumerate(parted(count, folds, settings.seed)):
+            seen = np.setdiff1d(np.arange(count), unseen)
+            scores[unseen] = score(fit(seen, f"fold {number + 1} of {folds}"), unseen)
+        return fit(np.arange(count), "autoencoder"), scores
+    rows, unseen = split(count, recipe.held_out, settings.seed)
+    fitted = fit(rows, "autoencoder")
+    return fitted, score(fitted, unseen)
 
 
 def fit_all(

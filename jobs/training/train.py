@@ -211,7 +211,7 @@ def _write_bundle(
         precision=settings.precision,
         recipe=asdict(config.steps) | {"seed": config.seed},
         threshold_rule=config.steps.threshold_rule,
-        calibrated_on="held_out_images" if config.steps.held_out else "training_images",
+        calibrated_on="training_images" if config.steps.calibrates_on_training_images else "held_out_images",
         training=infos,
         files=digests,
     )

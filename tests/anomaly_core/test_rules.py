@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly_core import device
-from anomaly_core.calibration import mean_plus_3sigma, p_value
+from anomaly_core.calibration import Threshold, ThresholdRule, conformal, mean_plus_3sigma, p_value
 from anomaly_core.decision import DecisionRule
 from anomaly_core.device import full_float32, resolve_device, resolve_precision
 from tests.reference import pipeline
@@ -38,6 +38,77 @@ def test_mean_plus_3sigma_equals_the_restatement(scores: list[float]) -> None:
 def test_a_threshold_needs_finite_scores(scores: list[float]) -> None:
     with pytest.raises(ValueError, match="at least one score"):
         mean_plus_3sigma(scores)
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "rank", "promised"),
+    [
+        (99, 0.01, 99, 0.01),  # ceil(0.99 x 100)
+        (100, 0.01, 100, 0.01),  # ceil(0.99 x 101) = ceil(99.99)
+        (199, 0.01, 198, 0.01),
+        (19, 0.05, 19, 0.05),
+        (18, 0.05, 18, 1 / 19),  # too few: the smallest share that 18 scores support
+        (1, 0.01, 1, 0.5),
+        (9, 0.3, 7, 0.3),
+    ],
+)
+def test_conformal_takes_the_rank_and_says_what_it_can_promise(
+    count: int, share: float, rank: int, promised: float
+) -> None:
+    scores = np.random.default_rng(count).permutation(np.arange(1, count + 1, dtype=np.float32))
+    found = conformal(scores, share)
+    assert rank < found.value < rank + 1e-3
+    assert found.promised_false_rejects == pytest.approx(promised)
+    # What is above the threshold has a p-value within the share, what is below has not.
+    calibration = [float(score) for score in scores]
+    assert p_value(rank, calibration) > promised - 1e-12
+    assert p_value(rank + 0.5, calibration) <= promised + 1e-12
+
+
+def test_conformal_keeps_its_promise_on_average_with_ties_too() -> None:
+    generator = np.random.default_rng(0)
+    for draw in (lambda n: generator.gamma(2, size=n), lambda n: generator.integers(0, 12, n)):
+        for share in (0.05, 0.2):
+            rejected = []
+            for _ in range(4000):
+                scores = draw(60).astype(np.float32)
+                rejected.append(np.mean(scores[40:] >= conformal(scores[:40], share).value))
+            assert np.mean(rejected) <= share + 0.004
+            if draw(1).dtype.kind == "f":
+                assert np.mean(rejected) >= share - 1 / 41 - 0.004
+
+
+@pytest.mark.parametrize("text", ["mean_plus_3sigma", "conformal:0.01", "conformal:0.125"])
+def test_rules_are_written_as_they_are_read(text: str) -> None:
+    assert str(ThresholdRule.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "conformal", "conformal:", "conformal:0", "conformal:1", "conformal:1.5", "conformal:nan", "conformal:1/0",
+     "conformal:-0.1", "conformal:x", "mean_plus_3sigma:3", "f1", "Conformal:0.1"],
+)  # fmt: skip
+def test_what_is_no_rule_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no rule for a threshold: write mean_plus_3sigma, or conformal"):
+        ThresholdRule.parse(text)
+
+
+@given(st.text(max_size=20))
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+def test_any_text_is_a_rule_or_refused(text: str) -> None:
+    try:
+        rule = ThresholdRule.parse(f"conformal:{text}")
+    except ValueError:
+        return
+    assert 0 < rule.false_rejects < 1  # type: ignore[operator]
+
+
+def test_rules_give_thresholds() -> None:
+    scores = [2, 4, 4, 4, 5, 5, 7, 9]
+    assert ThresholdRule.parse("mean_plus_3sigma")(scores) == Threshold(11.0, None)
+    assert ThresholdRule.parse("conformal:0.25")(scores) == conformal(scores, 0.25)
+    with pytest.raises(ValueError, match="at least one score"):
+        ThresholdRule.parse("conformal:0.25")([])
 
 
 def test_p_value_counts_itself_and_ties() -> None:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleError, BundleManifest
+from anomaly_core.cae import load_cae
 from anomaly_core.inspector import Inspector
 from anomaly_core.metrics import decided, image_auroc
+from anomaly_core.preprocess import Preprocessing
+from anomaly_core.scoring import CategoryScorer
 from anomaly_core.self_test import deviation, moved
+from anomaly_core.training import RECIPES, Progress, fit_cae, parted
 from jobs.audit.config import AuditConfig
 from jobs.audit.run import audit
 from jobs.bundles import read_bundle
@@ -23,6 +29,7 @@ from jobs.cluster_session import ray_session
 from jobs.training import command
 from jobs.training import train as module
 from jobs.training.config import TrainingConfig, TrainingError
+from jobs.training.tasks import TaskSettings, _fit_and_calibrate
 from jobs.training.train import train
 from jobs.weights import WeightsError
 from tests.anomaly_core.files import encode
@@ -133,6 +140,60 @@ def test_bundle_has_reference_images_that_it_scores_as_expected(trained: Path, i
         assert moved(one, routed=True, confidence=seen.confidence, score=seen.score) is None
         assert deviation(one, seen.score) < 1e-5
     assert bundle.warnings == ()
+
+
+def test_every_image_of_a_fold_is_scored_by_an_autoencoder_that_has_not_seen_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer2 = torch.rand(6, 512, 28, 28, generator=generator)
+    layer3 = torch.rand(6, 1024, 14, 14, generator=generator)
+    recipe = replace(RECIPES["small"], held_out=0.0, folds=3)
+    stages: list[str] = []
+
+    def say(stage: str) -> Progress:
+        stages.append(stage)
+        return lambda done, total: None
+
+    asked = TaskSettings("", recipe, "cpu", "float32", 4, 2, "", Preprocessing())
+    fitted, scores = _fit_and_calibrate(layer2, layer3, asked, say)
+    assert stages == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3", "autoencoder"]
+    unseen = parted(6, 3, seed=4)
+    assert sorted(np.concatenate(unseen)) == list(range(6)) and [len(part) for part in unseen] == [2, 2, 2]
+    for part in unseen:
+        seen = [i for i in range(6) if i not in part]
+        one = fit_cae(layer2[seen], layer3[seen], recipe, device="cpu", precision="float32", seed=4)
+        scorer = CategoryScorer(load_cae(one.state), "top10_mean_224", "cpu", torch.float32)
+        assert scores[part] == pytest.approx(scorer(layer2[part], layer3[part]).score, rel=1e-6)
+    whole = CategoryScorer(load_cae(fitted.state), "top10_mean_224", "cpu", torch.float32)(layer2, layer3).score
+    assert (whole < 0.9 * scores).all()  # what it has seen it reconstructs better
+
+
+@pytest.mark.parametrize(
+    ("recipe", "threshold", "rule", "folds", "held_out"),
+    [
+        ("reference", None, "mean_plus_3sigma", 0, 0.0),
+        ("reference", "conformal:0.02", "conformal:0.02", 5, 0.0),  # scores of training images promise nothing
+        ("reference", "mean_plus_3sigma", "mean_plus_3sigma", 0, 0.0),
+        ("small", "conformal:0.02", "conformal:0.02", 0, 0.25),
+    ],
+)
+def test_a_rule_that_promises_is_given_images_that_were_not_seen(
+    recipe: str, threshold: str | None, rule: str, folds: int, held_out: float
+) -> None:
+    steps = settings(Path("/a"), Path("/b"), recipe=recipe, threshold=threshold).steps
+    assert (steps.threshold_rule, steps.folds, steps.held_out) == (rule, folds, held_out)
+    assert steps.calibrates_on_training_images == (folds == 0 and held_out == 0)
+
+
+def test_a_promise_that_the_images_do_not_support_is_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = BundleManifest.from_bytes((trained / BUNDLE_FILE).read_bytes())
+    infos = {
+        name: info.model_copy(update={"promised_false_rejects": share})
+        for (name, info), share in zip(manifest.training.items(), (0.01, 1 / 3), strict=True)
+    }
+    command.print_bundle(manifest.model_copy(update={"threshold_rule": "conformal:0.01", "training": infos}))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "too few normal images to promise 1 %; the smallest share that they support was taken: column 33 %" in said
+    assert command.train_command({"images": "/a", "output": "/b", "threshold": "f1"}) == 2
 
 
 def test_finished_categories_are_not_trained_again(
