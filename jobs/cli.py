@@ -165,6 +165,27 @@ def retry_failed(
 
 
 @app.command()
+def rethreshold(
+    run: Annotated[str, typer.Option(help="Folder of a committed run, <output>/runs/<date>/<name>.")],
+    threshold: Annotated[
+        str,
+        typer.Option(
+            help="conformal:0.01, with the share of good parts that may be rejected, mean_plus_3sigma, or a "
+            "thresholds.json."
+        ),
+    ],
+    bundle: Annotated[str | None, typer.Option(help="Where the run's bundle is now, if it was moved.")] = None,
+    backbone_weights: BackboneOption = None,
+    backbone_form: FormOption = None,
+) -> None:
+    """Decide the rows of a run again from their stored scores, without a model, as a new version."""
+    from jobs.audit.command import rethreshold_command
+
+    settings = {"bundle": bundle, "backbone_weights": backbone_weights, "backbone_form": form_of(backbone_form)}
+    raise typer.Exit(rethreshold_command(run, threshold, settings))
+
+
+@app.command()
 def verify(
     run: Annotated[str, typer.Argument(help="Folder of a committed run: <output>/runs/<date>/<name>, or s3:// URI.")],
     bundle: Annotated[

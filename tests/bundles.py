@@ -50,10 +50,12 @@ def write_random_bundle(
     backbone: tuple[Mapping[str, torch.Tensor], BackboneForm] | None = None,
     source: str = "random",
     references: int = 0,
+    calibration: Sequence[float] = (),
 ) -> Path:
     """A bundle of random weights; with reference, the reference's files only.
 
-    references: how many images of each category the bundle's self-test has.
+    references: how many images of each category the bundle's self-test has. calibration: scores of images that the
+    autoencoders have not seen.
     threshold: one for all categories, or one for each. backbone: state and form, for another than a random one, which
     source names.
     A random CAE reconstructs little, so scores are the size of squared features: some above 1, some below.
@@ -81,7 +83,7 @@ def write_random_bundle(
                 best_epoch=0,
                 seconds=0.1,
                 threshold=value,
-                calibration_scores=[value],
+                calibration_scores=sorted(calibration) or [value],
             )
             for category, value in thresholds.items()
         }
@@ -94,7 +96,7 @@ def write_random_bundle(
             precision=precision,
             recipe={"name": "random"},
             threshold_rule="mean_plus_3sigma",
-            calibrated_on="training_images",
+            calibrated_on="held_out_images" if calibration else "training_images",
             training=training,
             files={name: sha256(data) for name, data in files.items()},
         ).to_bytes()

@@ -1,4 +1,4 @@
-"""``line-audit audit`` and ``retry-failed``: settings are checked, progress shown; at the end a summary and a code."""
+"""``audit`` and what follows on a run: settings are checked, progress is shown, and at the end a summary and a code."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from jobs.audit import exits
 from jobs.audit.config import SUBMITTED, AuditConfig, BudgetError, ErrorBudget
 from jobs.audit.exits import AuditError, Stalled
 from jobs.audit.plan import Plan
+from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import retry_failed
 from jobs.audit.run import Outcome, Watcher, audit, dry_run, exit_code
-from jobs.audit.summary import print_plan, print_retry, print_summary
+from jobs.audit.summary import print_plan, print_rethreshold, print_retry, print_summary
 from jobs.terminal import complain, console, note
 from manifests.secrets import redacted
 
@@ -60,6 +61,17 @@ def retry_command(run: str, settings: dict[str, Any]) -> int:
         return outcome.code
 
     return _ended(retry)
+
+
+def rethreshold_command(run: str, threshold: str, settings: dict[str, Any]) -> int:
+    """Decide the rows of a run again with other thresholds; returns the exit code."""
+
+    def again(leaver: _Leaver) -> int:
+        outcome = rethreshold(run, threshold, settings)
+        print_rethreshold(outcome)
+        return outcome.code
+
+    return _ended(again)
 
 
 def _budgets(settings: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from manifests.freeze import FrozenManifest
 MEMORY_LIMIT = "1GB"
 BATCH_ROWS = 50_000
 
+Redecided = Callable[[pa.Table], pa.Table]
+
 
 def commit(
     folder: RunFolder,
@@ -32,12 +34,14 @@ def commit(
     *,
     ours: Callable[[], None],
     retrying: bool = False,
+    redecide: Redecided | None = None,
 ) -> dict[str, Any]:
     """Check that every manifest row is there exactly once, sort, publish by one atomic write; returns the counts.
 
     Sorted by category, line, and then as in the manifest. retries: in turn, whose rows replace those of the same place
     in the manifest. ours: called right before the publication, raises if the run is no longer ours. retrying: the last
-    of the retries is what is committed now, and not the run itself. The digests of what was published go into
+    of the retries is what is committed now, and not the run itself. redecide: makes of a shard's rows, error_map
+    included, what is published; None if they are published as they are. The digests of what was published go into
     ``record``, which is the caller's to save. Raises AuditError if the run does not balance, or shards are damaged:
     those that the same command can score again are removed first.
     """
@@ -47,11 +51,11 @@ def commit(
     with scratch() as local:
         connection = database(local)
         with DigestList(local / "digests") as digests:
-            rows = _batches(folder, frozen, schema, digests, damaged)
+            rows = _batches(folder, frozen, schema, digests, damaged, redecide)
             fill(connection, "rows", rows)
             damaged.tell(removed=not retrying)
             for number, (again, frozen_again) in enumerate(retries, 1):
-                fill(connection, "again", _batches(again, frozen_again, schema, digests, damaged))
+                fill(connection, "again", _batches(again, frozen_again, schema, digests, damaged, redecide))
                 damaged.tell(removed=retrying and number == len(retries))
                 # A shard of a retry has a number among the retry's own.
                 connection.execute("UPDATE again SET shard = rows.shard FROM rows WHERE again.row = rows.row")
@@ -129,23 +133,31 @@ class Damaged:
 
 
 def _batches(
-    folder: RunFolder, frozen: FrozenManifest, schema: pa.Schema, digests: DigestList, damaged: Damaged
+    folder: RunFolder,
+    frozen: FrozenManifest,
+    schema: pa.Schema,
+    digests: DigestList,
+    damaged: Damaged,
+    redecide: Redecided | None,
 ) -> Iterator[pa.RecordBatch]:
     schema = pa.schema([*schema, pa.field("row", pa.int64())])
     yield pa.RecordBatch.from_pylist([], schema=schema)  # all that there is if every shard is damaged
+    columns = schema.names if redecide is None else [*schema.names, "error_map"]
     for shard in frozen.shards:
         uri = join(folder.shards, shard_name(shard.index))
         data = read_bytes(uri)
         digests.add(below(folder.uri, uri), data)
         try:
-            table = pq.read_table(pa.BufferReader(data), columns=schema.names, page_checksum_verification=True)
-            batches = table.select(schema.names).cast(schema).to_batches()
+            table = pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+            rows = table.select(schema.names).cast(schema)
         except MemoryError:  # Arrow's is one of DAMAGE too, and says nothing of the file
             raise
         except DAMAGE as error:
             damaged.found[uri] = str(error)
         else:
-            yield from batches
+            if redecide is not None:
+                rows = redecide(table).select(schema.names).cast(schema)
+            yield from rows.to_batches()
 
 
 def _check_balance(connection: duckdb.DuckDBPyConnection, record: RunRecord, frozen: FrozenManifest) -> None:

@@ -59,7 +59,7 @@ class RunFolder:
         return join(self.uri, "versions", f"{version:04d}.parquet")
 
     def retry(self, version: int) -> RunFolder:
-        """The same run with the places for what its retry works on, which makes that version of the results."""
+        """The same run with the places for what a retry works on; 2 is the first, whatever version it made."""
         base = join(self.uri, "retries", f"{version:04d}")
         folder = RunFolder(self.output, self.run_date, self.name)
         folder.record, folder.manifest, folder.shards = (join(base, n) for n in ("retry.json", "manifest", "shards"))
@@ -98,7 +98,8 @@ class RunRecord(BaseModel):
     """The content of run.json. parts: what the fingerprint is made of. frozen: the frozen manifest's shard plan.
 
     self_test: of the last start that scored something; empty if the bundle has no reference images.
-    retries: of each retry that was committed, its frozen rows and what became of them; it made version 2 and so on.
+    retries: of each retry that was committed, its frozen rows and what became of them. rethresholds: of each, the
+    thresholds that the results were decided with from then on. Each of both made the next version of the results.
     cpu: of the machine that began the run. published: None until it is committed, and in runs of older versions.
     max_failed, max_failed_per_category: the error budgets that the exit code of a committed run holds to, which a retry
     takes over; the first is None until then, and in runs of older versions.
@@ -126,12 +127,18 @@ class RunRecord(BaseModel):
     self_test: dict[str, Any] = Field(default_factory=dict)
     timings: dict[str, Any] = Field(default_factory=dict)
     retries: list[dict[str, Any]] = Field(default_factory=list)
+    rethresholds: list[dict[str, Any]] = Field(default_factory=list)
     exit_code: int | None = None
     exit_reason: str | None = None
     cpu: str | None = None
     published: Published | None = None
     max_failed: ErrorBudget | None = None
     max_failed_per_category: ErrorBudget | None = None
+
+    @property
+    def version(self) -> int:
+        """The version of the published results, from 1."""
+        return 1 + len(self.retries) + len(self.rethresholds)
 
     def save(self, folder: RunFolder) -> None:
         """Write run.json."""

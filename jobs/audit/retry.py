@@ -27,6 +27,7 @@ from jobs.audit.lock import RunLock
 from jobs.audit.plan import Plan, check_same, missing_shards, parts_of, upload_parts
 from jobs.audit.proofs import Earlier
 from jobs.audit.record import RunFolder, RunRecord, now, read_record
+from jobs.audit.redecide import redecide
 from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, retries, tidy
 from jobs.audit.work import work
 from jobs.storage import copy, exists, read_bytes, reading, scratch, write_bytes
@@ -49,10 +50,7 @@ def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = N
     except ValueError as error:
         raise AuditError(exits.USAGE, str(error)) from error
     with on_cluster(), RunLock(folder.lock) as lock:
-        record = read_record(folder)
-        if record is None or not exists(folder.success):
-            state = "there is no such run" if record is None else "the run is not committed; finish it with audit"
-            raise AuditError(exits.USAGE, f"{folder.uri}: {state}")
+        record = committed(folder)
         config = config_of(folder, record, settings)
         bundle, device, precision, doubts = opened(config)
         for warning in (*bundle.warnings, *doubts):
@@ -65,6 +63,15 @@ def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = N
             return Outcome(record.exit_code or 0, record)
         watcher.planned(plan)
         return _retried(config, folder, plan, whole, (bundle, precision, device), changes, watcher, lock)
+
+
+def committed(folder: RunFolder) -> RunRecord:
+    """The record of a committed run. Raises AuditError if there is no such run, or it is not committed."""
+    record = read_record(folder)
+    if record is None or not exists(folder.success):
+        state = "there is no such run" if record is None else "the run is not committed; finish it with audit"
+        raise AuditError(exits.USAGE, f"{folder.uri}: {state}")
+    return record
 
 
 def config_of(folder: RunFolder, record: RunRecord, settings: dict[str, Any]) -> AuditConfig:
@@ -98,13 +105,14 @@ def _retried(
     bundle, precision, device = models
     earlier = Earlier(folder.results, folder.parts(whole.parts))
     work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, watcher.failing, earlier)
-    version = len(record.retries) + 1
+    version = record.version
     if not exists(folder.earlier(version)):  # else this retry was killed after it: the results may be the new ones
         lock.check()
         copy(folder.results, folder.earlier(version))
     before = record.counts
-    laid_over = [*retries(folder, record), (folder.retry(version + 1), plan.frozen)]
-    record.counts = commit(folder, record, whole, laid_over, ours=lock.check, retrying=True)
+    laid_over = [*retries(folder, record), (folder.retry(len(record.retries) + 2), plan.frozen)]
+    again = redecide(config, folder, bundle, record)
+    record.counts = commit(folder, record, whole, laid_over, ours=lock.check, retrying=True, redecide=again)
     tidy(folder)
     record.exit_code, record.exit_reason = judged(config, record)
     record.code_changes.extend(changes)

@@ -33,6 +33,7 @@ from jobs.audit.plan import (
     source_warning,
 )
 from jobs.audit.record import RunFolder, RunRecord, now
+from jobs.audit.redecide import redecide
 from jobs.audit.stages import cluster_device
 from jobs.audit.work import work
 from jobs.bundles import read_bundle, run_precision
@@ -103,7 +104,7 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
             plan.record.starts += 1
             plan.record.save(plan.folder)
             figures = work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, failing)
-            return _finish(config, plan, figures, started, watcher.began, lock)
+            return _finish(config, bundle, plan, figures, started, watcher.began, lock)
         except BaseException as error:
             failing(error)
             raise
@@ -178,13 +179,21 @@ def _plan(config: AuditConfig, bundle: Bundle, folder: RunFolder, precision: Pre
 
 
 def _finish(
-    config: AuditConfig, plan: Plan, figures: dict[str, Any], started: float, began: float, lock: RunLock
+    config: AuditConfig,
+    bundle: Bundle,
+    plan: Plan,
+    figures: dict[str, Any],
+    started: float,
+    began: float,
+    lock: RunLock,
 ) -> Outcome:
     scored = time.monotonic()
     record = plan.record
     record.self_test = figures.get("self_test", record.self_test)
-    # A run that lacks its _SUCCESS, and nothing else, may have been retried.
-    record.counts = commit(plan.folder, record, plan.frozen, retries(plan.folder, record), ours=lock.check)
+    # A run that lacks its _SUCCESS, and nothing else, may have been retried, and its decisions taken again.
+    again = redecide(config, plan.folder, bundle, record)
+    laid_over = retries(plan.folder, record)
+    record.counts = commit(plan.folder, record, plan.frozen, laid_over, ours=lock.check, redecide=again)
     tidy(plan.folder)
     record.exit_code, record.exit_reason = judged(config, record)
     rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))

@@ -68,6 +68,35 @@ def print_retry(outcome: Outcome) -> None:
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
 
+def print_rethreshold(outcome: Outcome) -> None:
+    """What other thresholds made of the decisions, on the terminal."""
+    record = outcome.record
+    say = lambda text: console.print(text, markup=False, soft_wrap=True)  # noqa: E731
+    if not outcome.scored_shards:
+        say("these are the thresholds that the run is decided with; nothing to do")
+        say(f"exit status {outcome.code}: {record.exit_reason}")
+        return
+    last = record.rethresholds[-1]
+    table = Table(title=f"run {record.run_id}, version {last['version']}: {last['rule']}", title_justify="left")
+    for heading in ("category", "threshold", "promised", "scored", "anomalous", "review"):
+        table.add_column(heading, justify="left" if heading == "category" else "right")
+    for category, threshold in last["thresholds"].items():
+        promised = last["promised_false_rejects"][category]
+        counted = ("scored_by_category", "anomalous_by_category", "review_by_category")
+        table.add_row(
+            category,
+            f"{threshold:.4g}",
+            "-" if promised is None else f"{100 * promised:.2g} %",
+            *(str(record.counts[key].get(category, 0)) for key in counted),
+        )
+    console.print(table)
+    before, after = last["decisions_before"], record.counts["decisions"]
+    changes = ", ".join(f"{n} {before.get(n, 0):,} -> {after.get(n, 0):,}" for n in sorted({*before, *after}))
+    say(f"decisions: {changes}")
+    say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
+    say(f"exit status {outcome.code}: {record.exit_reason}")
+
+
 def _self_test(passed: dict[str, Any]) -> str:
     return (
         f"self-test passed: {passed['images']} reference images score as expected "

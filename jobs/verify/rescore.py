@@ -15,6 +15,7 @@ from anomaly_core.preprocess import ImageError, Limits
 from jobs.access import AllowList
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.record import RunRecord, code_version
+from jobs.audit.rethreshold import thresholds_of
 from jobs.machine import cpu_name
 from jobs.verify.check import EXAMPLES, Check, named
 from manifests.schema import printable
@@ -51,12 +52,15 @@ def rescore(
     rows = [dict(zip(names, values, strict=True)) for values in found.fetchall()]
     inspector = Inspector(bundle, device, record.parts["precision"])
     tally = _Tally()
+    thresholds = thresholds_of(record, bundle)
     for row in rows:
-        _compare(row, record, inspector, tally)
+        _compare(row, record, inspector, thresholds, tally)
     return _told(tally, len(rows), _differences(record, device))
 
 
-def _compare(row: dict[str, Any], record: RunRecord, inspector: Inspector, tally: _Tally) -> None:
+def _compare(
+    row: dict[str, Any], record: RunRecord, inspector: Inspector, thresholds: dict[str, float], tally: _Tally
+) -> None:
     settings, uri = record.parts["settings"], printable(row["uri"])
     allowed = AllowList.of(record.manifest, settings["allow"])
     try:
@@ -81,8 +85,8 @@ def _compare(row: dict[str, Any], record: RunRecord, inspector: Inspector, tally
         tally.wrong.append(f"{uri}: {row['category']} stored, {seen.category} now")
     elif not deviation <= TOLERANCE:
         tally.wrong.append(f"{uri}: {row['score']:.9g} stored, {seen.score:.9g} now")
-    elif seen.threshold != row["threshold"]:
-        tally.wrong.append(f"{uri}: threshold {row['threshold']:.9g} stored, {seen.threshold:.9g} now")
+    elif thresholds[seen.category] != row["threshold"]:
+        tally.wrong.append(f"{uri}: threshold {row['threshold']:.9g} stored, {thresholds[seen.category]:.9g} now")
     tally.largest = max(tally.largest, deviation)
 
 

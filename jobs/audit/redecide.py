@@ -1,0 +1,101 @@
+"""Decisions taken again from stored scores, and the pictures that go with them, without a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from anomaly_core.bundle import Bundle
+from anomaly_core.preprocess import ImageError, Limits, decode
+from jobs.access import AllowList
+from jobs.audit.config import AuditConfig
+from jobs.audit.fetch import FetchError, fetch
+from jobs.audit.record import RunFolder, RunRecord
+from jobs.audit.render import RenderSettings, render, wanted
+from manifests.schema import printable
+
+# Pixels of so many images are held at once.
+ROWS_AT_ONCE = 256
+REDONE = ("threshold", "margin", "decision", "decision_reason", "heatmap_path", "overlay_path", "render_error")
+
+
+class Redecide:
+    """Rows of a shard as they are with other thresholds.
+
+    Pictures are coloured relative to the threshold, so they are made again, under the same names; the images of the
+    rows that want one are read again for that. One that is not there any more, or was overwritten, costs its pictures.
+    """
+
+    def __init__(self, config: AuditConfig, folder: RunFolder, bundle: Bundle, thresholds: Mapping[str, float]):
+        self.thresholds, self.trust_declared = thresholds, config.trust_declared
+        self.rule = bundle.decision_rule(config.min_confidence)
+        self.render = RenderSettings(folder.heatmaps, config.heatmaps)
+        self.allowed = AllowList.of(config.manifest, config.allow)
+        self.limits, self.preprocessing = Limits(config.max_bytes, config.max_pixels), bundle.preprocessing
+        self.threads = config.fetch_threads
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """A shard's table, error_map included, with the columns that are REDONE. Raises StorageAccessError."""
+        done = [self._some(table.slice(start, ROWS_AT_ONCE)) for start in range(0, len(table), ROWS_AT_ONCE)]
+        return pa.concat_tables(done) if done else table
+
+    def _some(self, table: pa.Table) -> pa.Table:
+        names = ["image_id", "uri", "version_id", "etag", "sha256", "declared_category", "category"]
+        rows = table.select([*names, "category_confidence", "score", *REDONE, "error_map"]).to_pylist()
+        for row in rows:
+            if row["score"] is not None:
+                self._decide(row)
+        self._draw([row for row in rows if row["score"] is not None])
+        for name in REDONE:
+            field = table.schema.field(name)
+            column = pa.array([row[name] for row in rows], field.type)
+            table = table.set_column(table.schema.get_field_index(name), field, column)
+        return table
+
+    def _decide(self, row: dict[str, Any]) -> None:
+        threshold = self.thresholds[row["category"]]
+        decision, reason = self.rule(
+            row["score"],
+            threshold,
+            confidence=row["category_confidence"],
+            category=row["category"],
+            declared=None if self.trust_declared else row["declared_category"],
+        )
+        row.update(threshold=threshold, margin=row["score"] / threshold, decision=decision, decision_reason=reason)
+
+    def _draw(self, rows: list[dict[str, Any]]) -> None:
+        chosen = [row for row in rows if wanted(row, self.render.which)]
+        if chosen:
+            with ThreadPoolExecutor(self.threads) as pool:
+                problems = list(pool.map(self._read, chosen))
+        without = [row for row, problem in zip(chosen, problems, strict=True) if problem] if chosen else []
+        for row in without:
+            row["error_map"] = None  # no pictures
+        render(rows, self.render)
+        for row, problem in zip(chosen, problems, strict=True) if chosen else ():
+            if problem:
+                row["render_error"] = problem
+
+    def _read(self, row: dict[str, Any]) -> str | None:
+        """Put the image's pixels into its row, or say why not."""
+        try:
+            data = fetch(row["uri"], self.allowed, self.limits.max_bytes, row["version_id"], row["etag"]).data
+            if hashlib.sha256(data).hexdigest() != row["sha256"]:
+                return "the image was overwritten since it was scored"
+            row["pixels"] = decode(data, self.limits, self.preprocessing).pixels
+        except FetchError as error:
+            return printable(f"{error.code}: {error.message}")[:300]
+        except ImageError as error:
+            return f"{error.code}: {error.message}"[:300]
+        return None
+
+
+def redecide(config: AuditConfig, folder: RunFolder, bundle: Bundle, record: RunRecord) -> Redecide | None:
+    """What a commit of the run has to do to its shards' rows; None as long as its thresholds are the bundle's."""
+    if not record.rethresholds:
+        return None
+    return Redecide(config, folder, bundle, record.rethresholds[-1]["thresholds"])

@@ -1,0 +1,135 @@
+"""``rethreshold``: decisions are taken again from the stored scores, and the run gets a new version of its results.
+
+The shards stay as they are, and every later commit of the run takes the decisions again. Killed at any point, the same
+command does what is left.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from anomaly_core.bundle import Bundle
+from anomaly_core.bundle_manifest import BundleError, read_thresholds
+from anomaly_core.calibration import Threshold, ThresholdRule
+from jobs.audit import exits
+from jobs.audit.commit import commit
+from jobs.audit.exits import AuditError
+from jobs.audit.lock import RunLock
+from jobs.audit.record import RunFolder, RunRecord, code_version, now
+from jobs.audit.redecide import redecide
+from jobs.audit.retry import committed, config_of
+from jobs.audit.run import Outcome, judged, retries, tidy
+from jobs.bundles import read_bundle
+from jobs.storage import copy, exists, read_bytes
+from jobs.uris import normal
+from manifests.freeze import FrozenManifest
+
+
+def rethreshold(run: str, threshold: str, settings: dict[str, Any]) -> Outcome:
+    """Publish the next version of a committed run's results, decided with other thresholds.
+
+    run: URI of the run's folder. threshold: a rule, which is applied to the calibration scores of the run's bundle, or
+    the URI of a thresholds.json. settings: of AuditConfig, those that change no result; the others are the run's.
+    Raises AuditError: also if there is no such run, or it is not committed.
+    """
+    try:
+        folder = RunFolder.at(run)
+    except ValueError as error:
+        raise AuditError(exits.USAGE, str(error)) from error
+    with RunLock(folder.lock) as lock:
+        record, started = committed(folder), time.monotonic()
+        config = config_of(folder, record, settings)
+        bundle = _bundle(record, config.bundle, settings)
+        found = _thresholds(bundle, threshold)
+        thresholds = {category: one.value for category, one in found.items()}
+        if thresholds == thresholds_of(record, bundle):
+            return Outcome(record.exit_code or 0, record)
+        before, version = record.counts, record.version
+        record.rethresholds.append(
+            {
+                "version": version + 1,
+                "rule": threshold,
+                "thresholds": thresholds,
+                "promised_false_rejects": {category: one.promised_false_rejects for category, one in found.items()},
+                "code": code_version(),
+            }
+        )
+        if not exists(folder.earlier(version)):  # else this was killed after it: the results may be the new ones
+            lock.check()
+            copy(folder.results, folder.earlier(version))
+        again = redecide(config, folder, bundle, record)
+        whole = FrozenManifest.from_dict(record.frozen)
+        record.counts = commit(
+            folder, record, whole, retries(folder, record), ours=lock.check, retrying=True, redecide=again
+        )
+        tidy(folder)
+        record.exit_code, record.exit_reason = judged(config, record)
+        record.rethresholds[-1] |= {
+            "published_at": now(),
+            "seconds": round(time.monotonic() - started, 3),
+            "decisions_before": before["decisions"],
+        }
+        lock.check()
+        record.save(folder)
+        return Outcome(record.exit_code, record, 1)
+
+
+def thresholds_of(record: RunRecord, bundle: Bundle) -> dict[str, float]:
+    """The thresholds that the run's results are decided with."""
+    if record.rethresholds:
+        return dict(record.rethresholds[-1]["thresholds"])
+    return dict(bundle.thresholds)
+
+
+def _bundle(record: RunRecord, uri: str, settings: dict[str, Any]) -> Bundle:
+    try:
+        bundle = read_bundle(normal(uri), settings.get("backbone_weights"), settings.get("backbone_form"))
+    except (BundleError, ValueError) as error:
+        raise AuditError(exits.USAGE, f"{error}; name a copy of the run's bundle with --bundle") from error
+    if bundle.digest != record.parts["bundle"]:
+        raise AuditError(
+            exits.USAGE,
+            f"{uri}: the run was scored with another bundle, {record.parts['bundle'][:12]}, not {bundle.digest[:12]}; "
+            "name a copy of that one with --bundle",
+        )
+    return bundle
+
+
+def _thresholds(bundle: Bundle, threshold: str) -> dict[str, Threshold]:
+    if threshold.endswith(".json"):
+        return _given(bundle, threshold)
+    try:
+        rule = ThresholdRule.parse(threshold)
+    except ValueError as error:
+        raise AuditError(exits.USAGE, f"--threshold {error}, or give a thresholds.json") from error
+    found = {}
+    for category in bundle.categories:
+        scores = bundle.calibration_scores(category)
+        if not scores and rule.false_rejects is None and bundle.manifest is not None:
+            scores = bundle.manifest.training[category].calibration_scores  # the reference's own way
+        if not scores:
+            raise AuditError(
+                exits.USAGE,
+                f"--threshold {threshold}: the bundle has no scores of normal images that the autoencoder of "
+                f"{category} has not seen; train it with --threshold {threshold}, or give a thresholds.json",
+            )
+        found[category] = rule(scores)
+    return found
+
+
+def _given(bundle: Bundle, uri: str) -> dict[str, Threshold]:
+    try:
+        values = read_thresholds(read_bytes(normal(uri)))
+    except FileNotFoundError as error:
+        raise AuditError(exits.USAGE, f"--threshold {uri}: there is no such file") from error
+    except BundleError as error:
+        raise AuditError(exits.USAGE, f"--threshold {uri}: {error}") from error
+    odd = sorted(set(values) ^ set(bundle.categories))
+    if odd:
+        raise AuditError(
+            exits.USAGE,
+            f"--threshold {uri}: it must name the bundle's categories, {', '.join(bundle.categories)}, and no others; "
+            f"it differs in {', '.join(odd)}",
+        )
+    return {category: Threshold(value, None) for category, value in values.items()}

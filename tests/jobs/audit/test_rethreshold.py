@@ -1,0 +1,233 @@
+"""``rethreshold``: the same scores decided again, pictures with them, and every later version decided alike."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from anomaly_core.bundle_manifest import THRESHOLDS_FILE
+from anomaly_core.calibration import conformal
+from anomaly_core.heatmap import overlay, relative_map
+from anomaly_core.preprocess import decode
+from jobs.audit import exits
+from jobs.audit import rethreshold as module
+from jobs.audit.exits import AuditError
+from jobs.audit.rethreshold import rethreshold
+from jobs.audit.retry import retry_failed
+from jobs.audit.run import Outcome, audit
+from jobs.cli import app
+from jobs.storage import read_bytes, write_bytes
+from jobs.verify.run import Settings, verify
+from tests.bundles import write_random_bundle
+from tests.faults.proxy import Fault, FaultyServer
+from tests.jobs.audit.conftest import config, remote_config
+from tests.jobs.audit.tables import published, stable
+
+DECIDED = ("threshold", "margin", "decision", "decision_reason", "heatmap_path", "overlay_path", "render_error")
+
+
+@pytest.fixture
+def copied(run: tuple[Path, Outcome], tmp_path: Path) -> Path:
+    """The output of the audit that nothing disturbed, to be changed."""
+    return Path(shutil.copytree(run[0], tmp_path / "out"))
+
+
+def folder(output: Path) -> str:
+    return str(output / "runs" / "2026-01-02" / "audit")
+
+
+def rows(output: Path) -> dict[str, dict[str, Any]]:
+    return {row["image_id"] + row["status"]: row for row in published(output).to_pylist()}
+
+
+def thresholds_file(path: Path, bundle: str, value: float) -> tuple[str, dict[str, float]]:
+    names = json.loads((Path(bundle) / THRESHOLDS_FILE).read_bytes())
+    values = {name: value + 0.01 * n for n, name in enumerate(names)}
+    path.write_text(json.dumps(values))
+    return str(path), values
+
+
+def between(output: Path) -> float:
+    """A threshold with scored rows on both sides, other ones than those of the run."""
+    scores = sorted(row["score"] for row in rows(output).values() if row["score"] is not None)
+    return (scores[len(scores) // 4] + scores[len(scores) // 4 + 1]) / 2
+
+
+def test_every_row_is_decided_again_and_nothing_else_changes(copied: Path, bundle: str, tmp_path: Path) -> None:
+    before, first = rows(copied), (copied / "results/run_date=2026-01-02/audit.parquet").read_bytes()
+    given, values = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    outcome = rethreshold(folder(copied), given, {})
+    assert (outcome.code, outcome.scored_shards) == (exits.COMMITTED, 1)
+    assert (copied / "runs/2026-01-02/audit/versions/0001.parquet").read_bytes() == first
+    after = rows(copied)
+    assert list(after) != [] and after.keys() == before.keys()
+    changed = 0
+    for key, row in after.items():
+        old = before[key]
+        assert {k: v for k, v in row.items() if k not in DECIDED} == {k: v for k, v in old.items() if k not in DECIDED}
+        if row["score"] is None:
+            assert row == old
+            continue
+        threshold = values[row["category"]]
+        assert (row["threshold"], row["margin"]) == (threshold, row["score"] / threshold)
+        doubt = row["category_confidence"] < 0.5
+        expected = "anomalous" if row["score"] >= threshold else "review" if doubt else "normal"
+        assert row["decision"] == expected
+        changed += expected != old["decision"]
+    assert changed > 3
+    record = outcome.record
+    assert (record.version, record.rethresholds[0]["thresholds"]) == (2, values)
+    assert record.counts["decisions"]["anomalous"] == sum(row["decision"] == "anomalous" for row in after.values())
+    found = verify(Settings(folder(copied), bundle=bundle, sample=5))
+    assert [(check.name, check.said) for check in found.checks if check.status != "ok"] == []
+    again = rethreshold(folder(copied), given, {})
+    assert (again.scored_shards, again.record.version) == (0, 2)
+
+
+def test_pictures_are_those_of_the_new_thresholds(copied: Path, archive: Path, bundle: str, tmp_path: Path) -> None:
+    given, values = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    rethreshold(folder(copied), given, {})
+    shards = (copied / "runs/2026-01-02/audit/shards").glob("*.parquet")
+    scored = (row for path in shards for row in pq.read_table(path).to_pylist() if row["score"] is not None)
+    maps = {row["image_id"]: row["error_map"] for row in scored}
+    drawn = [row for row in rows(copied).values() if row["decision"] in ("anomalous", "review")]
+    assert len(drawn) > 10
+    for row in drawn:
+        error_map = np.array(maps[row["image_id"]], np.float16).reshape(28, 28)
+        relative = relative_map(error_map, values[row["category"]], (224, 224))
+        picture = decode((archive / row["uri"]).read_bytes()).pixels
+        assert np.array_equal(np.asarray(Image.open(row["overlay_path"])), overlay(relative, picture))
+        assert row["overlay_path"].startswith(f"{copied}/heatmaps/")
+
+
+def test_an_image_that_is_gone_or_changed_costs_its_pictures_only(
+    archive: Path, bundle: str, tmp_path: Path, ray_cluster: None
+) -> None:
+    own = Path(shutil.copytree(archive, tmp_path / "archive"))
+    audit(config(own, bundle, tmp_path / "out"))
+    (own / "images" / "003.png").unlink()
+    (own / "images" / "005.png").write_bytes((own / "images" / "007.png").read_bytes())
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, 0.01)  # all are anomalous
+    assert rethreshold(folder(tmp_path / "out"), given, {}).code == exits.COMMITTED
+    scored = {row["uri"]: row for row in rows(tmp_path / "out").values() if row["score"] is not None}
+    assert {row["decision"] for row in scored.values()} == {"anomalous"}
+    without = {uri: row["render_error"] for uri, row in scored.items() if row["overlay_path"] is None}
+    assert sorted(uri.rpartition("/")[2] for uri in without) == ["003.png", "005.png"]
+    said = {uri.rpartition("/")[2]: text for uri, text in without.items()}
+    assert said["003.png"].startswith("missing_object: ")
+    assert said["005.png"] == "the image was overwritten since it was scored"
+
+
+def test_back_to_the_thresholds_of_the_bundle_is_back_to_the_first_results(
+    copied: Path, run: tuple[Path, Outcome], bundle: str, tmp_path: Path
+) -> None:
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    rethreshold(folder(copied), given, {})
+    back = rethreshold(folder(copied), str(Path(bundle) / THRESHOLDS_FILE), {})
+    assert back.record.version == 3
+    moved = str(run[0]), str(copied)
+    first = [json.loads(json.dumps(row, default=str).replace(*moved)) for row in stable(published(run[0]))]
+    assert [json.loads(json.dumps(row, default=str)) for row in stable(published(copied))] == first
+
+
+def test_killed_before_it_is_written_down_the_same_command_goes_on(
+    copied: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = (copied / "results/run_date=2026-01-02/audit.parquet").read_bytes()
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "judged", lambda *_: (_ for _ in ()).throw(MemoryError("killed")))
+        with pytest.raises(MemoryError):
+            rethreshold(folder(copied), given, {})
+    assert json.loads((copied / "runs/2026-01-02/audit/run.json").read_bytes())["rethresholds"] == []
+    published_by_the_killed = (copied / "results/run_date=2026-01-02/audit.parquet").read_bytes()
+    assert published_by_the_killed != first
+    outcome = rethreshold(folder(copied), given, {})
+    assert (outcome.record.version, outcome.code) == (2, exits.COMMITTED)
+    assert (copied / "runs/2026-01-02/audit/versions/0001.parquet").read_bytes() == first
+    assert verify(Settings(folder(copied), bundle=bundle, sample=0)).holds
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_a_retry_scores_later_is_decided_alike(endpoint: FaultyServer, copied: Path, bundle: str) -> None:
+    """On S3: two rows fail, the rest is decided again, the two are retried; as if none had failed."""
+    settings: dict[str, Any] = {"output": "s3://line/redecided"}
+    uri = "s3://line/redecided/runs/2026-01-02/audit"
+    endpoint.faults[:] = [Fault("denied", r"/images/00[35]\.png", times=None)]
+    audit(remote_config(**settings))
+    endpoint.faults.clear()
+    value = between(copied)
+    values = dict.fromkeys(json.loads((Path(bundle) / THRESHOLDS_FILE).read_bytes()), value)
+    write_bytes("s3://line/t.json", json.dumps(values).encode())
+    rethreshold(uri, "s3://line/t.json", {})
+    outcome = retry_failed(uri, {})
+    assert (outcome.record.version, [one["version"] for one in outcome.record.retries]) == (3, [3])
+    assert verify(Settings(uri, sample=4)).holds
+    for version, failed in ((1, 2), (2, 2)):
+        table = pq.read_table(pa.BufferReader(read_bytes(f"{uri}/versions/{version:04d}.parquet")))
+        denied = [row for row in table.to_pylist() if row["error_code"] == "access_denied"]
+        assert len(denied) == failed
+    rethreshold(folder(copied), "s3://line/t.json", {})
+    local = published(copied).to_pylist()
+    data = read_bytes("s3://line/redecided/results/run_date=2026-01-02/audit.parquet")
+    remote = pq.read_table(pa.BufferReader(data)).to_pylist()
+    assert Counter(row["decision"] for row in remote) == Counter(row["decision"] for row in local)
+    scored = [row for row in remote if row["score"] is not None]
+    assert len(scored) == 26 and all(row["threshold"] == value for row in scored)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_rule_takes_the_calibration_scores_of_the_bundle(archive: Path, tmp_path: Path) -> None:
+    scores = [0.5 + 0.01 * n for n in range(30)]
+    bundle = str(write_random_bundle(tmp_path / "bundle", threshold=0.7, calibration=scores))
+    audit(config(archive, bundle, tmp_path / "out", min_confidence=0.0))
+    arguments = ["rethreshold", "--run", folder(tmp_path / "out"), "--threshold", "conformal:0.1"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    value = conformal(scores, 0.1).value
+    scored = [row for row in rows(tmp_path / "out").values() if row["score"] is not None]
+    assert {row["threshold"] for row in scored} == {value}
+    assert {(row["p_value"] <= 0.1) == (row["decision"] == "anomalous") for row in scored} == {True}
+    pictured = {(row["decision"], row["heatmap_path"] is None, row["overlay_path"] is None) for row in scored}
+    assert pictured == {("anomalous", False, False), ("normal", True, True)}
+    assert "10 %" in result.output and "version 2: conformal:0.1" in result.output
+    rarer = CliRunner().invoke(app, [*arguments[:-1], "conformal:0.001"])
+    assert "3.2 %" in rarer.output  # 30 scores promise no less than 1 in 31
+    assert CliRunner().invoke(app, [*arguments[:-1], "conformal:0.001"]).output.count("nothing to do") == 1
+
+
+@pytest.mark.parametrize(
+    ("threshold", "told"),
+    [
+        ("f1", "is no rule for a threshold"),
+        ("conformal:0.01", "has no scores of normal images that the autoencoder of cap has not seen"),
+        ("/nowhere/t.json", "there is no such file"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(copied: Path, bundle: str, threshold: str, told: str) -> None:
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    with pytest.raises(AuditError, match=told) as caught:
+        rethreshold(folder(copied), threshold, {})
+    assert caught.value.code == exits.USAGE
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
+def test_thresholds_of_other_categories_and_other_bundles_are_refused(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"cap": 1.0, "wheel": 2.0}')
+    with pytest.raises(AuditError, match="it differs in gear, tile, wheel"):
+        rethreshold(folder(copied), str(tmp_path / "t.json"), {})
+    other = str(write_random_bundle(tmp_path / "other", seed=3))
+    with pytest.raises(AuditError, match="the run was scored with another bundle"):
+        rethreshold(folder(copied), "mean_plus_3sigma", {"bundle": other})
+    with pytest.raises(AuditError, match="there is no such run"):
+        rethreshold(str(tmp_path / "runs" / "2026-01-02" / "audit"), "mean_plus_3sigma", {})
