@@ -52,6 +52,8 @@ app = typer.Typer(
 )
 manifest_app = typer.Typer(help="Make manifests: lists of images to audit.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
+review_app = typer.Typer(help="Have people look at rows of a run, and learn from it.", no_args_is_help=True)
+app.add_typer(review_app, name="review")
 
 
 @app.command()
@@ -306,6 +308,35 @@ def manifest_build(
     from jobs.manifest_command import build_command
 
     raise typer.Exit(build_command(source, output, pattern))
+
+
+@review_app.command("queue")
+def review_queue(
+    run: Annotated[str, typer.Option(help="Folder of a committed run, <output>/runs/<date>/<name>.")],
+    nearest: Annotated[int, typer.Option(min=0, help="Rows whose score is nearest to the threshold.")] = 50,
+    random: Annotated[int, typer.Option(min=0, help="Random sample of the parts that passed.")] = 50,
+    output: Annotated[
+        str | None, typer.Option(help="CSV to write (default: review/queue.csv in the run's folder).")
+    ] = None,
+) -> None:
+    """Write the review queue of a run with other numbers than every run's own one has."""
+    from jobs.review_command import queue_command
+
+    raise typer.Exit(queue_command(run, nearest, random, output))
+
+
+@review_app.command("import")
+def review_import(
+    verdicts: Annotated[str, typer.Argument(help="CSV with columns image_id and verdict, good or defective.")],
+    run: Annotated[str, typer.Option(help="Folder of a committed run, <output>/runs/<date>/<name>.")],
+    queue: Annotated[
+        str | None, typer.Option(help="Queue that the images were chosen by, if not the run's own.")
+    ] = None,
+) -> None:
+    """Take over what people said, and estimate how many defective parts passed."""
+    from jobs.review_command import import_command
+
+    raise typer.Exit(import_command(run, verdicts, queue))
 
 
 @app.command("app")

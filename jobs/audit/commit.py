@@ -15,6 +15,7 @@ from jobs.audit.digests import DigestList
 from jobs.audit.exits import FAILED, AuditError
 from jobs.audit.record import FileDigest, Published, RunFolder, RunRecord
 from jobs.audit.results import DAMAGE, file_metadata, result_schema
+from jobs.audit.review import write_queue
 from jobs.audit.write import shard_name
 from jobs.storage import delete, read_bytes, scratch, upload
 from jobs.uris import below, join
@@ -71,9 +72,11 @@ def commit(
             for batch in ordered:
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema))
             writer.add_key_value_metadata(metadata)
+        write_queue(connection, record.run_id, local / "queue.csv")
         connection.close()
         ours()
         upload(local / "digests", folder.digests)
+        upload(local / "queue.csv", folder.review)
         upload(target, folder.results)
         record.published = Published(table=FileDigest.of(target), digests=FileDigest.of(local / "digests"))
     return counts

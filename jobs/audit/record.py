@@ -36,6 +36,9 @@ class RunFolder:
         self.manifest = join(self.uri, "manifest")
         self.shards = join(self.uri, "shards")
         self.digests = join(self.uri, "digests.parquet")
+        self.review, self.verdicts, self.estimate = (
+            join(self.uri, "review", name) for name in ("queue.csv", "verdicts.csv", "estimate.json")
+        )
         self.success = join(self.uri, "_SUCCESS")
         self.lock = join(self.uri, "lock.json")
         self.results = join(output, "results", f"run_date={run_date}", f"{name}.parquet")

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from jobs.audit.config import AuditConfig
+from jobs.audit.record import RunFolder
 from jobs.audit.run import Outcome, Preview
 from jobs.terminal import output as console
 from jobs.uris import is_local, join
@@ -50,6 +51,7 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     say(f"results:  {record.results}")
     if config.heatmaps != "none":
         say(f"heatmaps: {join(config.output, 'heatmaps')}")
+    say(f"to review: {RunFolder.at(join(config.output, 'runs', record.run_id)).review}")
     say(f"in DuckDB: {query_line(config.output)}")
     say(f"exit status {outcome.code}: {record.exit_reason}")
 

@@ -16,8 +16,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from PIL import Image
+from s3fs import S3FileSystem
 
-from jobs.storage import delete, listing, read_bytes, write_bytes
+from jobs.demo.server import s3_server
+from jobs.storage import delete, listing, read_bytes, upload, write_bytes
 from jobs.uris import join
 from tests.bundles import write_random_bundle
 from tests.faults.cluster import ROOT, Cluster, running_cluster
@@ -29,6 +31,7 @@ from tests.jobs.audit.tables import stable
 PATIENCE_SECONDS = 240.0
 DATE = "2026-01-02"
 KILLED = -9
+STORAGES: tuple[Storage, ...] = ("local", "s3")
 OPTIONS = ("--shard-rows", "4", "--max-failed", "7", "--heatmaps", "all")
 
 
@@ -78,6 +81,23 @@ def ground_on_disk(root: Path) -> Iterator[Ground]:
     bundle = write_random_bundle(root / "bundle", threshold=0.7)
     with running_cluster() as cluster:
         yield Ground(cluster, "local", str(root / "archive" / "manifest.csv"), str(bundle), str(root), OPTIONS)
+
+
+@contextmanager
+def both_grounds(root: Path) -> Iterator[dict[Storage, Ground]]:
+    """The same archive and bundle on a disk and on S3, and one Ray for both."""
+    write_archive(root / "archive")
+    write_random_bundle(root / "bundle", threshold=0.7)
+    S3FileSystem.clear_instance_cache()  # fsspec keeps clients, each with the address that it was born with
+    with s3_server("line"):
+        for entry in listing(str(root)):
+            upload(Path(entry.uri), f"s3://line/{entry.relative_path}")
+        with running_cluster() as cluster:
+            yield {
+                storage: Ground(cluster, storage, f"{top}/archive/manifest.csv", f"{top}/bundle", f"{top}/out", OPTIONS)
+                for storage, top in zip(STORAGES, (str(root), "s3://line"), strict=True)
+            }
+    S3FileSystem.clear_instance_cache()
 
 
 @dataclass
@@ -175,6 +195,16 @@ class Retry(Night):
     def command(self) -> list[str]:
         """What follows ``line-audit``."""
         return ["retry-failed", "--run", join(self.output, "runs", DATE, "audit"), "--max-failed", "7"]
+
+
+class Rethreshold(Night):
+    """``rethreshold`` of a run. The reference of its ground is what an undisturbed one makes."""
+
+    @property
+    def command(self) -> list[str]:
+        """What follows ``line-audit``."""
+        run = join(self.output, "runs", DATE, "audit")
+        return ["rethreshold", "--run", run, "--threshold", join(self.ground.root, "thresholds.json")]
 
 
 @contextmanager

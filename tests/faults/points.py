@@ -64,6 +64,7 @@ SCORE, WRITER, REGISTRY = (
     "jobs.audit.write:Write.__call__",
     "jobs.audit.registry:Registry",
 )
+REDECIDE = "jobs.audit.redecide:Redecide.__call__"
 COMMIT, COUNTS = "jobs.audit.commit:commit", "jobs.audit.commit:count_rows"
 PICTURE = r"/[0-9a-f]+\.png$"
 
@@ -154,4 +155,18 @@ RETRYING = [
     _one("retry: run.json is being written", Order("before", PUT, RUN), published=True),
     _one("retry: run.json tells of it", Order("after", SAVE), published=True),
     _one("retry: before the lock is released", Order("before", "jobs.storage:delete", LOCK), published=True),
+]
+
+# The driver of rethreshold dies; the run that it decides again is committed before. It does all its work itself.
+REDECIDING = [
+    _one("rethreshold: the earlier version is being kept", Order("before", PUT, VERSION)),
+    _one("rethreshold: the earlier version was kept", Order("after", PUT, VERSION)),
+    _one("rethreshold: before a shard is decided again", Order("before", REDECIDE, nth=3)),
+    _one("rethreshold: between heatmap and overlay", Order("after", WRITE, PICTURE, nth=2)),
+    _one("rethreshold: while the table is made", Order("before", COUNTS)),
+    _one("rethreshold: while the table is being published", Order("before", PUT, TABLE)),
+    _one("rethreshold: the table was published", Order("after", PUT, TABLE), published=True),
+    _one("rethreshold: run.json is being written", Order("before", PUT, RUN), published=True),
+    _one("rethreshold: run.json tells of it", Order("after", SAVE), published=True),
+    _one("rethreshold: before the lock is released", Order("before", "jobs.storage:delete", LOCK), published=True),
 ]

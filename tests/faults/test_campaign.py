@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from s3fs import S3FileSystem
 
 from jobs.audit import exits
-from jobs.demo.server import s3_server
-from jobs.storage import listing, upload
-from tests.bundles import write_random_bundle
-from tests.faults.cluster import running_cluster
 from tests.faults.conftest import POINT, REACHED
-from tests.faults.night import KILLED, OPTIONS, Ground, Night
+from tests.faults.night import KILLED, STORAGES, Ground, Night, both_grounds
 from tests.faults.points import BEGINNING, BEREFT, ENDING, SHARDS_WRITTEN, SURVIVED, WORKING, Case, Storage
 from tests.faults.reader import Reader
-from tests.jobs.audit.conftest import write_archive
 
 pytestmark = [pytest.mark.slow, pytest.mark.campaign]
 
-STORAGES: tuple[Storage, ...] = ("local", "s3")
 Tell = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
 def grounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Storage, Ground]]:
     """The same archive and bundle on a disk and on S3, and one Ray for both."""
-    root = tmp_path_factory.mktemp("kill")
-    write_archive(root / "archive")
-    write_random_bundle(root / "bundle", threshold=0.7)
-    S3FileSystem.clear_instance_cache()  # fsspec keeps clients, each with the address that it was born with
-    with s3_server("line"):
-        for entry in listing(str(root)):
-            upload(Path(entry.uri), f"s3://line/{entry.relative_path}")
-        with running_cluster() as cluster:
-            yield {
-                storage: Ground(cluster, storage, f"{top}/archive/manifest.csv", f"{top}/bundle", f"{top}/out", OPTIONS)
-                for storage, top in zip(STORAGES, (str(root), "s3://line"), strict=True)
-            }
-    S3FileSystem.clear_instance_cache()
+    with both_grounds(tmp_path_factory.mktemp("kill")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from jobs.storage import listing, upload
 from tests.bundles import write_random_bundle
 from tests.faults.cluster import running_cluster
 from tests.faults.conftest import POINT, REACHED
-from tests.faults.night import KILLED, OPTIONS, Ground, Retry
+from tests.faults.night import KILLED, OPTIONS, STORAGES, Ground, Retry
 from tests.faults.points import RETRYING, Case
 from tests.faults.proxy import Fault, faulty_server
 from tests.faults.reader import Reader, Rows
-from tests.faults.test_campaign import STORAGES, Tell, named
+from tests.faults.test_campaign import Tell, named
 from tests.jobs.audit.conftest import write_archive
 
 pytestmark = [pytest.mark.slow, pytest.mark.campaign]
