@@ -2,7 +2,9 @@
 
     best_classifier.pth  cae_<category>.pth  thresholds.json     the reference's files, unchanged in format
     backbone.pth                                                 the ResNet-50 layers used: no node needs the internet
+    known.pth                                                    what tells unknown products, if it can
     references/<category>/<number>                               images with known scores, for the self-test
+    features/<category>.pth                                      of the training images, for adding categories
     bundle.json                                                  what they are, and the SHA-256 of every file
 
 A folder with the reference's files only is accepted; then the backbone is given separately, nothing can be verified,
@@ -23,6 +25,7 @@ import torch
 from anomaly_core.bundle_manifest import (
     BACKBONE_FILE,
     BUNDLE_FILE,
+    KNOWN_FILE,
     ROUTER_FILE,
     THRESHOLDS_FILE,
     BundleError,
@@ -38,6 +41,7 @@ from anomaly_core.cae import load_cae
 from anomaly_core.decision import DecisionRule
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import Backbone, BackboneForm, backbone_state, load_backbone
+from anomaly_core.known import Known, load_known
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.router import Router, load_router, number_of_classes, router_state
 from anomaly_core.scoring import CategoryScorer, RoutingExtractor, ScoreName
@@ -101,7 +105,8 @@ class Bundle:
 
     def without_autoencoders(self) -> Bundle:
         """The same bundle with router, backbone and reference images only, for processes that score nothing."""
-        kept = (ROUTER_FILE, BACKBONE_FILE, *(one.file for one in self.references))
+        known = [KNOWN_FILE] if KNOWN_FILE in self.files else []
+        kept = (ROUTER_FILE, BACKBONE_FILE, *known, *(one.file for one in self.references))
         return replace(self, files={name: self.files[name] for name in kept})
 
     def extractor(self, device: str, precision: Precision, micro_batch: int | None = None) -> RoutingExtractor:
@@ -112,6 +117,14 @@ class Bundle:
     def scorer(self, category: str, device: str, precision: Precision) -> CategoryScorer:
         """The CAE of a category, ready to run. Raises BundleError naming the file if it does not fit."""
         return category_scorer(self.files[cae_file(category)], category, self.score, device, precision)
+
+    def known(self) -> Known | None:
+        """What tells products that the bundle does not know, or None if it cannot. Raises BundleError."""
+        if KNOWN_FILE not in self.files:
+            return None
+        state, count = load_pth(self.files, KNOWN_FILE), len(self.categories)
+        known: Known = _fit(KNOWN_FILE, lambda: load_known(state, count))
+        return known
 
     def _router(self, device: str, dtype: torch.dtype) -> Router:
         return _fit(ROUTER_FILE, lambda: load_router(router_state(load_pth(self.files, ROUTER_FILE)), device, dtype))

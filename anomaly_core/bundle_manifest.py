@@ -18,6 +18,7 @@ ROUTER_FILE = "best_classifier.pth"
 THRESHOLDS_FILE = "thresholds.json"
 BACKBONE_FILE = "backbone.pth"
 BUNDLE_FILE = "bundle.json"
+KNOWN_FILE = "known.pth"
 # What a training was asked; there from its start on, in a folder that its figures are in too.
 TRAINING_FILE = "training/settings.json"
 # A category becomes a folder of the results, so its name is held to characters that mean nothing to any file system.
@@ -208,9 +209,16 @@ def sha256(data: bytes) -> str:
 
 
 def bundle_files(manifest: BundleManifest) -> list[str]:
-    """The files that a described bundle must have besides bundle.json."""
+    """The files that a described bundle must have besides bundle.json to be used."""
     autoencoders = [cae_file(category) for category in manifest.categories]
-    return [ROUTER_FILE, THRESHOLDS_FILE, BACKBONE_FILE, *autoencoders, *(one.file for one in manifest.references)]
+    known = [KNOWN_FILE] if KNOWN_FILE in manifest.files else []
+    references = [one.file for one in manifest.references]
+    return [ROUTER_FILE, THRESHOLDS_FILE, BACKBONE_FILE, *autoencoders, *known, *references]
+
+
+def features_file(category: str) -> str:
+    """The pooled features of a category's training images, for adding categories later; no audit needs them."""
+    return f"features/{category}.pth"
 
 
 def read_thresholds(data: bytes) -> dict[str, float]:

@@ -13,19 +13,22 @@ from anomaly_core.bundle_manifest import BundleError, cae_file
 from anomaly_core.decision import Decision
 from anomaly_core.device import Precision
 from anomaly_core.heatmap import heatmap, overlay, relative_map
+from anomaly_core.known import pooled
 from anomaly_core.preprocess import SIZE, Limits, decode
 from anomaly_core.scoring import CategoryScorer
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of one image. peak: x, y in original pixels.
+    """What is known of one image. distance: from the category's training images as a multiple of the limit above which
+    the product is unknown, or None if the bundle cannot tell. peak: x, y in original pixels.
 
     picture, heatmap, overlay: uint8 (224, 224, 3).
     """
 
     category: str
     confidence: float
+    distance: float | None
     score: float
     threshold: float
     decision: Decision
@@ -49,7 +52,7 @@ class Inspector:
     def __init__(self, bundle: Bundle, device: str, precision: Precision, min_confidence: float = 0.5):
         self.bundle, self.device, self.precision = bundle, device, precision
         self.rule = bundle.decision_rule(min_confidence)
-        self._extractor = bundle.extractor(device, precision)
+        self._extractor, self._known = bundle.extractor(device, precision), bundle.known()
         self._scorers: dict[str, CategoryScorer] = {}
         self._lock = threading.Lock()
 
@@ -62,6 +65,10 @@ class Inspector:
         with self._lock:  # one image at a time: requests of an app come from many threads
             routed = self._extractor(decoded.pixels[None])
             category = category or self.bundle.categories[int(routed.category[0])]
+            distance = None
+            if self._known is not None:
+                features = pooled(routed.layer2, routed.layer3)
+                distance = float(self._known(features)[0, self.bundle.categories.index(category)])
             if category not in self._scorers:
                 self._scorers[category] = self.bundle.scorer(category, self.device, self.precision)
             scored = self._scorers[category](routed.layer2, routed.layer3)
@@ -69,11 +76,14 @@ class Inspector:
         if not np.isfinite(score):
             raise BundleError(f"{cae_file(category)} gives the score {score}: its weights are damaged")
         confidence = float(routed.confidence[0])
-        decision, reason = self.rule(score, threshold, confidence=confidence, category=category, declared=None)
+        decision, reason = self.rule(
+            score, threshold, confidence=confidence, category=category, declared=None, distance=distance
+        )
         relative = relative_map(scored.error_map[0], threshold, (SIZE, SIZE))
         return Inspection(
             category=category,
             confidence=confidence,
+            distance=distance,
             score=score,
             threshold=threshold,
             decision=decision,

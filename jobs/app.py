@@ -19,6 +19,7 @@ import gradio as gr
 from gradio.themes.utils.fonts import LocalFont
 
 from anomaly_core.bundle_manifest import BundleError
+from anomaly_core.decision import UNKNOWN_CATEGORY
 from anomaly_core.device import resolve_device
 from anomaly_core.features import BackboneForm
 from anomaly_core.heatmap import STOPS, png
@@ -164,7 +165,8 @@ def _figures(found: Inspection | Exception, digest: str) -> dict[str, Any]:
         return answer | {"error_code": _code(found), "error_message": str(found)}
     same = ("width", "height", "category", "score", "threshold", "margin", "decision")
     answer |= {"status": "scored", **{name: getattr(found, name) for name in same}}
-    answer |= {"category_confidence": found.confidence, "decision_reason": found.reason}
+    answer |= {"category_confidence": found.confidence, "category_distance": found.distance}
+    answer |= {"decision_reason": found.reason}
     return answer | {"peak_x": found.peak[0], "peak_y": found.peak[1]}
 
 
@@ -174,6 +176,7 @@ def _verdict(found: Inspection | Exception) -> str:
     figures = {
         "Category": found.category,
         "Routing confidence": f"{found.confidence:.1%}",
+        **({} if found.distance is None else {"Distance / limit": f"{found.distance:.3g}"}),
         "Score": f"{found.score:.6g}",
         "Threshold": f"{found.threshold:.6g}",
         "Margin (score / threshold)": f"{found.margin:.4f}",
@@ -184,6 +187,8 @@ def _verdict(found: Inspection | Exception) -> str:
 
 
 def _reason(found: Inspection) -> str:
+    if found.reason == UNKNOWN_CATEGORY:
+        return "This is none of the products that the bundle knows, so the score means nothing. A person should look."
     said = f"The score is {'at or above' if found.decision == 'anomalous' else 'below'} the threshold."
     if "low_routing_confidence" in (found.reason or ""):
         said += " The category is uncertain, so this may be the threshold of the wrong one."

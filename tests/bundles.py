@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from anomaly_core.bundle import save_pth
 from anomaly_core.bundle_manifest import (
     BACKBONE_FILE,
     BUNDLE_FILE,
+    KNOWN_FILE,
     ROUTER_FILE,
     THRESHOLDS_FILE,
     BackboneInfo,
@@ -25,7 +27,8 @@ from anomaly_core.bundle_manifest import (
 )
 from anomaly_core.cae import CAE
 from anomaly_core.device import Precision
-from anomaly_core.features import BackboneForm, random_backbone_state
+from anomaly_core.features import BackboneForm, load_backbone, random_backbone_state
+from anomaly_core.known import LEAST, fit_known, pooled
 from anomaly_core.preprocess import normalise
 from anomaly_core.router import build_router
 from anomaly_core.self_test import with_references
@@ -51,11 +54,12 @@ def write_random_bundle(
     source: str = "random",
     references: int = 0,
     calibration: Sequence[float] = (),
+    known: bool = False,
 ) -> Path:
     """A bundle of random weights; with reference, the reference's files only.
 
     references: how many images of each category the bundle's self-test has. calibration: scores of images that the
-    autoencoders have not seen.
+    autoencoders have not seen. known: it tells pictures such as ``random_pixels`` draws from others.
     threshold: one for all categories, or one for each. backbone: state and form, for another than a random one, which
     source names.
     A random CAE reconstructs little, so scores are the size of squared features: some above 1, some below.
@@ -87,6 +91,12 @@ def write_random_bundle(
             )
             for category, value in thresholds.items()
         }
+        if known:
+            network, count = load_backbone(state, form), len(categories)
+            seen = pooled(*network(normalise(torch.from_numpy(random_pixels(LEAST + count, 60)))))
+            features = [seen[i : LEAST + i] for i in range(count)]
+            found = fit_known(features)  # one category in all but name: nothing is between its images and their limit
+            files[KNOWN_FILE] = replace(found, limits=3 * found.limits).to_bytes()
         files[BUNDLE_FILE] = BundleManifest(
             created_by="tests",
             created_at="2026-01-01T00:00:00+00:00",

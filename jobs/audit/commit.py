@@ -201,7 +201,7 @@ def count_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             "SELECT category, count(*) FROM rows WHERE decision = 'anomalous' GROUP BY 1 ORDER BY 1"
         ),
         "review_by_category": pairs(
-            "SELECT coalesce(category, declared_category), count(*) FROM rows "
+            "SELECT coalesce(category, declared_category, ''), count(*) FROM rows "
             "WHERE decision = 'review' GROUP BY 1 ORDER BY 1"
         ),
         "render_errors": sum(pairs("SELECT 'n', count(*) FROM rows WHERE render_error IS NOT NULL").values()),

@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.calibration import p_value
-from anomaly_core.decision import DecisionRule
+from anomaly_core.decision import UNKNOWN_CATEGORY, DecisionRule, is_unknown
 from anomaly_core.device import Precision
+from anomaly_core.known import pooled
 from anomaly_core.preprocess import SIZE
 from jobs.audit.figures import Meter, ProcessorTime, Spent
 from jobs.audit.layers import pack
@@ -36,6 +38,7 @@ ASK_AGAIN_SECONDS = 20.0
 DECIDED = (
     pa.field("category", pa.string()),
     pa.field("category_confidence", pa.float32()),
+    pa.field("category_distance", pa.float32()),
     pa.field("route_agrees", pa.bool_()),
     pa.field("score", pa.float64()),
     pa.field("threshold", pa.float64()),
@@ -84,6 +87,7 @@ class Extract:
         bundle: Bundle = ray.get(ray.get(registry.bundle.remote())[0])
         self.categories, self.thresholds = bundle.categories, bundle.thresholds
         self.extractor = bundle.extractor(settings.device, settings.precision, settings.micro_batch)
+        self.products = None if settings.rule.reference else bundle.known()
         self.own = Scorer(settings.own_scorer) if settings.own_scorer else None
         self.files: dict[str, list[Any]] = {}
         self.known: dict[str, deque[Any]] = {}
@@ -172,9 +176,12 @@ class _Shard:
         images = np.stack([np.frombuffer(pixels[i].as_buffer(), np.uint8).reshape(SIZE, SIZE, 3) for i in batch])
         with turn():
             routed = self.stage.extractor(images)
+        products = self.stage.products
+        distances = products(pooled(routed.layer2, routed.layer3)) if products else None
         layer2, layer3 = pack(routed.layer2), pack(routed.layer3)
         for position, i in enumerate(batch):
-            category = self._category(i, int(routed.category[position]), float(routed.confidence[position]))
+            index, confidence = int(routed.category[position]), float(routed.confidence[position])
+            category = self._category(i, index, confidence, None if distances is None else distances[position])
             if category is None:
                 continue
             one = slice(position, position + 1)
@@ -183,17 +190,22 @@ class _Shard:
             if len(waiting) == CALL_IMAGES:
                 self._send(category)
 
-    def _category(self, i: int, index: int, confidence: float) -> str | None:
-        """The category whose autoencoder scores the row, or None if there is none for it."""
+    def _category(self, i: int, index: int, confidence: float, distances: npt.NDArray[np.float32] | None) -> str | None:
+        """The category whose autoencoder scores the row, or None if there is none for it. distances: from each."""
         row, category, said = self.rows[i], self.stage.categories[index], self.declared[i]
         row["category_confidence"] = confidence
         row["route_agrees"] = None if said is None else said == category
         if said is not None and not self.settings.rule.reference:
             if said not in self.stage.categories:
-                row.update(decision="review", decision_reason="unknown_category")
+                row.update(decision="review", decision_reason=UNKNOWN_CATEGORY)
                 return None
             if self.settings.trust_declared:
                 category = said
+        if distances is not None:
+            row["category_distance"] = float(distances[self.stage.categories.index(category)])
+            if is_unknown(row["category_distance"]):
+                row.update(decision="review", decision_reason=UNKNOWN_CATEGORY)
+                return None
         row["category"] = category
         return category
 

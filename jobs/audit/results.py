@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 # What Arrow raises of a Parquet file that is damaged: nearly anything.
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError)
 
@@ -50,6 +50,13 @@ OUTCOME = (
     Column("height", _I, True, "height in pixels, as displayed"),
     Column("category", _S, True, "category that chose the autoencoder"),
     Column("category_confidence", _F, True, "softmax probability of the routed category"),
+    Column(
+        "category_distance",
+        _F,
+        True,
+        "distance from the category's training images, as a multiple of the limit above which the product is unknown; "
+        "null if the bundle cannot tell",
+    ),
     Column("route_agrees", pa.bool_(), True, "declared and routed category are the same; null if none was declared"),
     Column("score", _D, True, "anomaly score: mean of the 10 highest pixels of the error map"),
     Column("threshold", _D, True, "threshold of the category"),

@@ -22,7 +22,7 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     names = sorted({*counts["scored_by_category"], *counts["review_by_category"]})
     for name in names:
         categories.add_row(
-            name,
+            name or "of no category",
             *(
                 str(counts[key].get(name, 0))
                 for key in ("scored_by_category", "anomalous_by_category", "review_by_category")

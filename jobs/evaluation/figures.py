@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from anomaly_core.decision import UNKNOWN_CATEGORY
 from anomaly_core.metrics import Decided, Rate, average_precision, decided, f1_at, image_auroc, rate
 from anomaly_core.pixel_metrics import aupro, pixel_auroc
 from anomaly_core.preprocess import SIZE
@@ -28,11 +29,16 @@ class Defect:
 
 @dataclass(frozen=True)
 class Routing:
-    """good, defective: images routed to their category. smallest_margin: of the right category's logit over the highest
-    other one, and nearest the image that has it; None for a bundle of one category."""
+    """good, defective: images routed to their category. good_unknown, defective_unknown: called unknown products.
+
+    smallest_margin: of the right category's logit over the highest other one, and nearest the image that has it; None
+    for a bundle of one category.
+    """
 
     good: Rate
     defective: Rate
+    good_unknown: Rate
+    defective_unknown: Rate
     smallest_confidence: float
     smallest_margin: float | None
     nearest: str | None
@@ -75,10 +81,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Unknown:
-    """Images of a category that the bundle does not know. flagged: not passed, but rejected or sent to review."""
+    """Images of a category that the bundle does not know. called_unknown: as they should be; passed: decided normal."""
 
     images: int
-    flagged: Rate
+    called_unknown: Rate
+    passed: Rate
     routed_to: dict[str, int]
 
 
@@ -150,13 +157,25 @@ def _by_threshold(scores: npt.NDArray[np.float64], threshold: float) -> list[str
 
 
 def _routing(group: Sequence[Judged]) -> Routing:
-    def right(defective: bool) -> Rate:
-        chosen = [one.routed_right for one in group if one.image.defective == defective]
+    def share(defective: bool, holds: Callable[[Judged], bool]) -> Rate:
+        chosen = [holds(one) for one in group if one.image.defective == defective]
         return rate(sum(chosen), len(chosen))
 
     margins = [(one.logit_margin, one.image.path) for one in group if one.logit_margin is not None]
     smallest, nearest = min(margins, default=(None, None))
-    return Routing(right(False), right(True), min(one.confidence for one in group), smallest, nearest)
+    return Routing(
+        good=share(False, lambda one: one.routed_right),
+        defective=share(True, lambda one: one.routed_right),
+        good_unknown=share(False, _is_unknown),
+        defective_unknown=share(True, _is_unknown),
+        smallest_confidence=min(one.confidence for one in group),
+        smallest_margin=smallest,
+        nearest=nearest,
+    )
+
+
+def _is_unknown(one: Judged) -> bool:
+    return one.reason == UNKNOWN_CATEGORY
 
 
 def _defects(group: Sequence[Judged], scores: npt.NDArray[np.float64], threshold: float) -> dict[str, Defect]:
@@ -185,8 +204,9 @@ def _mask(image: TestImage) -> npt.NDArray[np.bool_]:
 
 
 def _unknown(group: Sequence[Judged]) -> Unknown:
-    flagged = sum(one.decision != "normal" for one in group)
+    called, passed = sum(map(_is_unknown, group)), sum(one.decision == "normal" for one in group)
     routed: dict[str, int] = {}
     for one in group:
         routed[one.routed] = routed.get(one.routed, 0) + 1
-    return Unknown(len(group), rate(flagged, len(group)), dict(sorted(routed.items())))
+    images = len(group)
+    return Unknown(images, rate(called, images), rate(passed, images), dict(sorted(routed.items())))

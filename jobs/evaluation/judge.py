@@ -12,6 +12,7 @@ import numpy.typing as npt
 from anomaly_core.bundle import Bundle
 from anomaly_core.decision import Decision, DecisionRule
 from anomaly_core.device import Precision
+from anomaly_core.known import pooled
 from anomaly_core.preprocess import ImageError, Preprocessing, decode
 from anomaly_core.scoring import CategoryScorer, Routed, Scored
 from jobs.evaluation.images import EvaluationError, TestImage
@@ -29,12 +30,15 @@ class Judged:
     above 0 if the routing is right; None if there is no other. score, error_map (28, 28): of the right category's
     autoencoder. All three are None for a category that the bundle does not know.
 
-    routed_score, threshold, decision, reason: what an audit gives, misrouted or not.
+    distance: from the routed category's training images, as a multiple of the limit above which the product is unknown;
+    None if the bundle cannot tell. routed_score: by the routed category's autoencoder, which an audit does not ask for
+    an unknown product. threshold, decision, reason: what an audit gives, misrouted or not.
     """
 
     image: TestImage
     routed: str
     confidence: float
+    distance: float | None
     logit_margin: float | None
     score: float | None
     error_map: npt.NDArray[np.float32] | None
@@ -63,13 +67,14 @@ def judge(
     """
     extractor = bundle.extractor(device, precision)
     scorers = _Scorers(bundle, device, precision)
-    rule = bundle.decision_rule(min_confidence)
+    rule, known = bundle.decision_rule(min_confidence), bundle.known()
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(images), AT_ONCE):
             part = images[start : start + AT_ONCE]
             pixels = np.stack(list(pool.map(lambda image: decode_test_image(image, bundle.preprocessing), part)))
             for rows, routed in extractor.micro_batches(pixels):
-                yield from _judged(part[rows], routed, bundle, rule, scorers)
+                distances = known(pooled(routed.layer2, routed.layer3)) if known else None
+                yield from _judged(part[rows], routed, distances, bundle, rule, scorers)
             progress(start + len(part))
 
 
@@ -87,7 +92,12 @@ class _Scorers:
 
 
 def _judged(
-    images: Sequence[TestImage], routed: Routed, bundle: Bundle, rule: DecisionRule, scorers: _Scorers
+    images: Sequence[TestImage],
+    routed: Routed,
+    distances: npt.NDArray[np.float32] | None,
+    bundle: Bundle,
+    rule: DecisionRule,
+    scorers: _Scorers,
 ) -> Iterator[Judged]:
     names = [bundle.categories[i] for i in routed.category]
     own = _scored(
@@ -101,9 +111,14 @@ def _judged(
         routed_score = other[row][0] if row in other else score
         assert routed_score is not None
         confidence, threshold = float(routed.confidence[row]), bundle.thresholds[name]
-        decision, reason = rule(routed_score, threshold, confidence=confidence, category=name, declared=None)
+        distance = None if distances is None else float(distances[row, routed.category[row]])
+        decision, reason = rule(
+            routed_score, threshold, confidence=confidence, category=name, declared=None, distance=distance
+        )
         margin = _logit_margin(routed.logits[row], bundle.categories, image.category)
-        yield Judged(image, name, confidence, margin, score, error_map, routed_score, threshold, decision, reason)
+        yield Judged(
+            image, name, confidence, distance, margin, score, error_map, routed_score, threshold, decision, reason
+        )
 
 
 def _scored(

@@ -26,6 +26,7 @@ IMAGES = pa.schema(
         pa.field("defective", pa.bool_(), nullable=False),
         pa.field("routed", pa.string(), nullable=False),
         pa.field("confidence", pa.float64(), nullable=False),
+        pa.field("distance", pa.float64()),
         pa.field("logit_margin", pa.float64()),
         pa.field("score", pa.float64()),
         pa.field("routed_score", pa.float64(), nullable=False),
@@ -59,7 +60,16 @@ def images_table(judged: Sequence[Judged]) -> pa.Table:
             "decision_reason": one.reason,
             **{
                 name: getattr(one, name)
-                for name in ("routed", "confidence", "logit_margin", "score", "routed_score", "threshold", "decision")
+                for name in (
+                    "routed",
+                    "confidence",
+                    "distance",
+                    "logit_margin",
+                    "score",
+                    "routed_score",
+                    "threshold",
+                    "decision",
+                )
             },
         }
         for one in judged
@@ -79,7 +89,9 @@ def metrics_table(found: Evaluation) -> pa.Table:
             rows.append(_value(category, kind, "mean_margin", defect.mean_margin))
     rows += [_value(None, None, name, value) for name, value in found.summary.mean.items()]
     rows += _rates(None, found.summary.at_threshold, found.summary.end_to_end, found.summary.routing)
-    rows += [_rate(name, None, "unknown_flagged", one.flagged) for name, one in found.unknown.items()]
+    for name, unknown in found.unknown.items():
+        rows.append(_rate(name, None, "called_unknown", unknown.called_unknown))
+        rows.append(_rate(name, None, "passed", unknown.passed))
     return pa.Table.from_pylist(rows, METRICS)
 
 
@@ -90,6 +102,8 @@ def _rates(category: str | None, alone: Decided, whole: Decided, routing: Routin
                 yield _rate(category, None, prefix + name, getattr(said, name))
     yield _rate(category, None, "routed_right_good", routing.good)
     yield _rate(category, None, "routed_right_defective", routing.defective)
+    yield _rate(category, None, "called_unknown_good", routing.good_unknown)
+    yield _rate(category, None, "called_unknown_defective", routing.defective_unknown)
     yield _value(category, None, "smallest_logit_margin", routing.smallest_margin)
 
 
@@ -118,7 +132,8 @@ def tables(found: Evaluation) -> Iterator[Table]:
         "defects in review",
     ]
     yield "Decisions: by the right autoencoder, then end to end", headings, _decisions(found)
-    headings = ["category", "good parts", "defective parts", "smallest confidence", "smallest logit margin", "at"]
+    headings = ["category", "good parts", "defective parts", "good called unknown", "defective called unknown"]
+    headings += ["smallest confidence", "smallest logit margin", "at"]
     yield "Routed to their category", headings, _routings(found)
     kinds = [
         [category, kind, str(one.images), str(one.escapes), f"{one.mean_margin:.3f}"]
@@ -128,10 +143,20 @@ def tables(found: Evaluation) -> Iterator[Table]:
     yield "Kinds of defect", ["category", "defect", "images", "escapes", "mean score / T"], kinds
     if found.unknown:
         cells = [
-            [name, str(one.images), str(one.flagged), ", ".join(f"{n} {to}" for to, n in one.routed_to.items())]
+            [
+                name,
+                str(one.images),
+                str(one.called_unknown),
+                str(one.passed),
+                ", ".join(f"{n} {to}" for to, n in one.routed_to.items()),
+            ]
             for name, one in found.unknown.items()
         ]
-        yield "Categories that the bundle does not know", ["category", "images", "not passed", "routed to"], cells
+        yield (
+            "Categories that the bundle does not know",
+            ["category", "images", "called unknown", "passed", "routed to"],
+            cells,
+        )
 
 
 def markdown(found: Evaluation, about: Mapping[str, str]) -> str:
@@ -184,6 +209,8 @@ def _routings(found: Evaluation) -> list[list[str]]:
             name,
             f"{one.good.count} of {one.good.of}",
             f"{one.defective.count} of {one.defective.of}",
+            f"{one.good_unknown.count} of {one.good_unknown.of}",
+            f"{one.defective_unknown.count} of {one.defective_unknown.of}",
             f"{one.smallest_confidence:.4f}",
             "-" if one.smallest_margin is None else f"{one.smallest_margin:.2f}",
             one.nearest or "-",

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import torch
 
 from anomaly_core.bundle import save_pth
-from anomaly_core.bundle_manifest import ROUTER_FILE, CategoryInfo, RouterInfo, cae_file, sha256
+from anomaly_core.bundle_manifest import ROUTER_FILE, CategoryInfo, RouterInfo, cae_file, features_file, sha256
 from anomaly_core.cae import load_cae
 from anomaly_core.calibration import ThresholdRule
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, BackboneForm, load_backbone
+from anomaly_core.known import pooled
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.scoring import CategoryScorer, ScoreName
 from anomaly_core.training import Fitted, Progress, Recipe, extract_layers, fit_cae, fit_router, parted, split
@@ -27,6 +28,8 @@ from jobs.training.images import TrainingImages, decode_images
 from jobs.uris import join
 
 SCORE: ScoreName = "top10_mean_224"
+# Images of a category whose pooled features are kept.
+MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def fit_category(
         placing = {"device": settings.device, "precision": settings.precision}
         extract_layers(pixels, model, layer2, layer3, progress=say("features"), **placing)  # type: ignore[arg-type]
         fitted, scores = _fit_and_calibrate(layer2, layer3, settings, say)
+        features = _features(layer2, layer3, settings.seed)
     threshold = ThresholdRule.parse(settings.recipe.threshold_rule)(scores)
     info = CategoryInfo(
         images=len(images.uris),
@@ -76,6 +80,7 @@ def fit_category(
     )
     data = save_pth(fitted.state)
     write_bytes(join(settings.output, cae_file(images.category)), data)
+    write_bytes(join(settings.output, features_file(images.category)), save_pth({"backbone": features}))
     _save(settings, images.category, images.identity, cae_file(images.category), data, info.model_dump())
     return info
 
@@ -107,6 +112,13 @@ def _fit_and_calibrate(
     rows, unseen = split(count, recipe.held_out, settings.seed)
     fitted = fit(rows, "autoencoder")
     return fitted, score(fitted, unseen)
+
+
+def _features(layer2: torch.Tensor, layer3: torch.Tensor, seed: int) -> torch.Tensor:
+    """Pooled features of the images, of MOST at random if there are more, float32 (n, 1536)."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(layer2))[:MOST])
+    parts = torch.from_numpy(chosen).split(32)
+    return torch.cat([pooled(layer2[part], layer3[part]) for part in parts])
 
 
 def fit_all(

@@ -16,10 +16,11 @@ import numpy as np
 import ray
 import torch
 
-from anomaly_core.bundle import save_pth
+from anomaly_core.bundle import load_pth, save_pth
 from anomaly_core.bundle_manifest import (
     BACKBONE_FILE,
     BUNDLE_FILE,
+    KNOWN_FILE,
     ROUTER_FILE,
     THRESHOLDS_FILE,
     TRAINING_FILE,
@@ -29,10 +30,12 @@ from anomaly_core.bundle_manifest import (
     PreprocessingInfo,
     RouterInfo,
     cae_file,
+    features_file,
     sha256,
 )
 from anomaly_core.device import resolve_device, resolve_precision
 from anomaly_core.features import random_backbone_state
+from anomaly_core.known import LEAST, fit_known
 from anomaly_core.preprocess import normalise
 from anomaly_core.self_test import with_references
 from jobs.cluster_session import ray_session
@@ -197,8 +200,11 @@ def _write_bundle(
         BACKBONE_FILE: save_pth(backbone.state),
         THRESHOLDS_FILE: (json.dumps(thresholds, indent=2) + "\n").encode(),
     }
-    trained = [ROUTER_FILE, *(cae_file(category) for category in infos)]
+    trained = [ROUTER_FILE, *(cae_file(category) for category in infos), *(features_file(c) for c in infos)]
     files = own | {name: read_bytes(join(config.output, name)) for name in trained}
+    features = [load_pth(files, features_file(category))["backbone"] for category in infos]  # type: ignore[index]
+    if min(map(len, features)) >= LEAST:
+        files[KNOWN_FILE] = fit_known(features, config.seed).to_bytes()
     digests = {name: sha256(data) for name, data in files.items()}
     manifest = BundleManifest(
         created_by=f"line-audit {version('line-audit')}, torch {torch.__version__}",

@@ -108,6 +108,7 @@ def test_the_endpoint_answers_what_the_inspector_says_of_the_same_bytes(
         "decision_reason": expected.reason,
         "peak_x": expected.peak[0],
         "peak_y": expected.peak[1],
+        "category_distance": None,
         "bundle_digest": inspector.bundle.digest,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleError, BundleManifest
+from anomaly_core.bundle import load_pth
+from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleError, BundleManifest, features_file
 from anomaly_core.cae import load_cae
 from anomaly_core.inspector import Inspector
 from anomaly_core.metrics import decided, image_auroc
@@ -124,6 +126,25 @@ def test_bundle_says_what_it_is(trained: Path) -> None:
         assert bundle.thresholds[category] == info.threshold
         assert bundle.calibration_scores(category) == info.calibration_scores
     assert json.loads((trained / "thresholds.json").read_text()) == dict(bundle.thresholds)
+    assert bundle.known() is None  # of eight images nobody can tell how far apart they lie
+    features = load_pth({"f": (trained / features_file("bar")).read_bytes()}, "f")
+    assert features["backbone"].shape == (8, 1536)  # type: ignore[index]
+
+
+def test_with_images_enough_a_bundle_tells_unknown_products(
+    trained: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "bundle"
+    shutil.copytree(trained, again)
+    monkeypatch.setattr(module, "LEAST", 8)
+    train(settings(images, again))  # all is there but what tells them
+    read = read_bundle(str(again))
+    known = read.known()
+    assert known is not None
+    features = {name: load_pth({"f": (again / features_file(name)).read_bytes()}, "f") for name in read.categories}
+    for index, name in enumerate(read.categories):
+        distances = known(features[name]["backbone"])  # type: ignore[index]
+        assert (distances[:, index] < 1).all() and (distances[:, 1 - index] > 1).all()
 
 
 def test_bundle_has_reference_images_that_it_scores_as_expected(trained: Path, images: Path) -> None:
