@@ -19,6 +19,8 @@ THRESHOLDS_FILE = "thresholds.json"
 BACKBONE_FILE = "backbone.pth"
 BUNDLE_FILE = "bundle.json"
 KNOWN_FILE = "known.pth"
+# What the last layer of the router sees of the training images, by category; for adding categories, as features_file.
+ROUTER_FEATURES_FILE = "features/router.pth"
 # What a training was asked; there from its start on, in a folder that its figures are in too.
 TRAINING_FILE = "training/settings.json"
 # A category becomes a folder of the results, so its name is held to characters that mean nothing to any file system.
@@ -47,7 +49,10 @@ class BackboneInfo(_Record):
 
 
 class RouterInfo(_Record):
-    """The router: architecture, where its first weights came from, and what training saw."""
+    """The router: architecture, where its first weights came from, and what training saw.
+
+    added: categories by which its last layer was extended later.
+    """
 
     architecture: Literal["resnet18"] = "resnet18"
     source: str
@@ -55,6 +60,7 @@ class RouterInfo(_Record):
     losses: list[float] = Field(default_factory=list)
     training_accuracy: float | None = None
     seconds: float = 0.0
+    added: list[str] = Field(default_factory=list)
 
 
 class PreprocessingInfo(_Record):
@@ -164,6 +170,8 @@ class BundleManifest(_Record):
         # A bundle that was written before there were these keeps its digest.
         if not self.references:
             del content["references"]
+        if not self.router.added:
+            del content["router"]["added"]
         for figures in content["training"].values():
             for name in ("folds", "promised_false_rejects"):
                 if not figures[name]:

@@ -12,6 +12,7 @@ from anomaly_core.resnet import RESNET18, ResNet, check_state
 
 ARCHITECTURE = "resnet18"
 NORM_IDENTITY_TOLERANCE = 1e-4
+EXTENSION_STEPS, EXTENSION_DECAY = 200, 1e-3
 
 
 def router_state(checkpoint: object) -> dict[str, torch.Tensor]:
@@ -53,7 +54,11 @@ class Router:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images (N, 3, 224, 224) to logits (N, classes)."""
-        return F.linear(self.resnet(images)[-1].mean((2, 3)), self.weight, self.bias)
+        return F.linear(self.features(images), self.weight, self.bias)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images to what the last layer sees (N, 512)."""
+        return self.resnet(images)[-1].mean((2, 3))
 
 
 def load_router(state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: torch.dtype = torch.float32) -> Router:
@@ -97,6 +102,43 @@ def pretrained_router(classes: int, state: Mapping[str, torch.Tensor]) -> tuple[
         if isinstance(module, nn.BatchNorm2d) and name not in restarted and _is_identity(module)
     ]
     return model, frozen
+
+
+def extended(
+    state: Mapping[str, torch.Tensor], place: int, known: torch.Tensor, new: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], int]:
+    """A router that tells one category more, whose other outputs are what they were.
+
+    place: where the new class stands among the others. known (n, 512), new (m, 512): what the last layer sees of
+    training images of the categories so far, and of the new one, float32. Only the new row of the last layer is fitted,
+    by cross-entropy with a little weight decay, both sides weighing the same. Returns the state dict, and how many of
+    the known images go to the new category.
+    """
+    weight, bias = state["fc.weight"].float(), state["fc.bias"].float()
+    before, offered = F.linear(known, weight, bias), F.linear(new, weight, bias)
+    row = torch.zeros(weight.shape[1], requires_grad=True)
+    shift = torch.zeros((), requires_grad=True)
+    # Of the others only their sum of exponentials matters, and that does not change.
+    rest_known, rest_new = before.logsumexp(dim=1), offered.logsumexp(dim=1)
+    scale = torch.cat([known, new]).std().clamp(min=1e-6)
+    optimiser = torch.optim.LBFGS([row, shift], max_iter=EXTENSION_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        logit_known, logit_new = known @ row / scale + shift, new @ row / scale + shift
+        kept = F.softplus(logit_known - rest_known).mean()
+        taken = F.softplus(rest_new - logit_new).mean()
+        total = kept + taken + EXTENSION_DECAY * row.square().sum()
+        total.backward()
+        return total
+
+    optimiser.step(loss)
+    fitted_row, fitted_shift = (row / scale).detach(), shift.detach()
+    lost = int(((known @ fitted_row + fitted_shift) >= before.max(dim=1).values).sum())
+    wider = dict(state)
+    for name, value, one in (("fc.weight", weight, fitted_row[None]), ("fc.bias", bias, fitted_shift[None])):
+        wider[name] = torch.cat([value[:place], one, value[place:]]).contiguous()
+    return wider, lost
 
 
 def route(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

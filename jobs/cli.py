@@ -259,6 +259,22 @@ def train(
     raise typer.Exit(code)
 
 
+@app.command("add-category")
+def add_category(
+    bundle: Annotated[str, typer.Option(help="Model bundle to add to, a folder or s3:// prefix.")],
+    images: Annotated[
+        str, typer.Option(help="Images of the new categories alone, in MVTec AD layout, a folder or s3:// prefix.")
+    ],
+    output: Annotated[str, typer.Option(help="Where the new bundle goes, a folder or s3:// prefix.")],
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Train categories that a bundle does not have; its other autoencoders and thresholds stay as they are."""
+    from jobs.training.add import Addition
+    from jobs.training.command import add_command
+
+    raise typer.Exit(add_command(Addition(bundle, images, output, device.value)))
+
+
 @app.command()
 def evaluate(
     bundle: Annotated[str, typer.Option(help="Model bundle, a folder or s3:// prefix.")],

@@ -1,12 +1,13 @@
-"""``line-audit train``: progress bars, a table at the end, the exit code."""
+"""``line-audit train`` and ``add-category``: progress bars, a table at the end, the exit code."""
 
 from __future__ import annotations
 
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -17,10 +18,12 @@ from anomaly_core.calibration import ThresholdRule
 from jobs.audit import exits
 from jobs.storage_errors import StorageAccessError
 from jobs.terminal import complain, console, output
+from jobs.training.add import Addition, add_category
 from jobs.training.config import TrainingConfig, TrainingError
 from jobs.training.train import Board, elapsed, train
 from jobs.weights import WeightsError
 
+Result = TypeVar("Result")
 # Accuracy of a router on its own training images, below which the person is told.
 ROUTES_WELL = 0.9
 
@@ -33,10 +36,40 @@ def train_command(settings: dict[str, Any]) -> int:
         for problem in error.errors():
             complain(f"--{str(problem['loc'][0]).replace('_', '-')} {problem['input']}: {problem['msg']}")
         return exits.USAGE
-    signal.signal(signal.SIGTERM, _interrupt)
     start = time.monotonic()
+
+    def work() -> None:
+        print_bundle(_with_progress(lambda watch: train(config, watch)))
+        output.print(f"bundle written to {config.output} in {elapsed(start)}", markup=False, soft_wrap=True)
+
+    return _ended(work)
+
+
+def add_command(asked: Addition) -> int:
+    """Add categories to a bundle; returns the exit code, as ``train_command``."""
+    start = time.monotonic()
+
+    def work() -> None:
+        added = _with_progress(lambda watch: add_category(asked, watch))
+        print_bundle(added.manifest)
+        names = ", ".join(added.categories)
+        output.print(
+            f"added {names}; of {added.of:,} training images of the others {added.routed_before:,} were routed right, "
+            f"{added.routed_after:,} are now; their autoencoders and thresholds are as they were",
+            markup=False,
+            soft_wrap=True,
+        )
+        if added.routed_after < added.routed_before:
+            output.print("warning: routing of the others got worse", style="yellow", soft_wrap=True)
+        output.print(f"bundle written to {asked.output} in {elapsed(start)}", markup=False, soft_wrap=True)
+
+    return _ended(work)
+
+
+def _ended(work: Callable[[], None]) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        manifest = _with_progress(config)
+        work()
     except KeyboardInterrupt:
         complain("interrupted; the same command goes on at the next category")
         return exits.INTERRUPTED
@@ -51,12 +84,10 @@ def train_command(settings: dict[str, Any]) -> int:
         traceback.print_exc()
         complain(str(cause).splitlines()[-1] if str(cause) else type(cause).__name__)
         return exits.FAILED
-    print_bundle(manifest)
-    output.print(f"bundle written to {config.output} in {elapsed(start)}", markup=False, soft_wrap=True)
     return exits.COMMITTED
 
 
-def _with_progress(config: TrainingConfig) -> BundleManifest:
+def _with_progress(work: Callable[[Callable[[Board], None]], Result]) -> Result:
     columns = (
         TextColumn("{task.description:<24}"),
         TextColumn("{task.fields[stage]:<16}"),
@@ -77,7 +108,7 @@ def _with_progress(config: TrainingConfig) -> BundleManifest:
                     lines[name] = progress.add_task(name, stage=stage, total=total)
                 progress.update(lines[name], stage=stage, completed=done, total=total)
 
-        return train(config, watch)
+        return work(watch)
 
 
 def print_bundle(manifest: BundleManifest) -> None:

@@ -14,13 +14,22 @@ import numpy.typing as npt
 import torch
 
 from anomaly_core.bundle import save_pth
-from anomaly_core.bundle_manifest import ROUTER_FILE, CategoryInfo, RouterInfo, cae_file, features_file, sha256
+from anomaly_core.bundle_manifest import (
+    ROUTER_FEATURES_FILE,
+    ROUTER_FILE,
+    CategoryInfo,
+    RouterInfo,
+    cae_file,
+    features_file,
+    sha256,
+)
 from anomaly_core.cae import load_cae
 from anomaly_core.calibration import ThresholdRule
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, BackboneForm, load_backbone
 from anomaly_core.known import pooled
-from anomaly_core.preprocess import Preprocessing
+from anomaly_core.preprocess import Preprocessing, normalise
+from anomaly_core.router import load_router
 from anomaly_core.scoring import CategoryScorer, ScoreName
 from anomaly_core.training import Fitted, Progress, Recipe, extract_layers, fit_cae, fit_router, parted, split
 from jobs.storage import read_bytes, scratch, write_bytes
@@ -116,9 +125,13 @@ def _fit_and_calibrate(
 
 def _features(layer2: torch.Tensor, layer3: torch.Tensor, seed: int) -> torch.Tensor:
     """Pooled features of the images, of MOST at random if there are more, float32 (n, 1536)."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(layer2))[:MOST])
-    parts = torch.from_numpy(chosen).split(32)
-    return torch.cat([pooled(layer2[part], layer3[part]) for part in parts])
+    parts = torch.arange(len(layer2)).split(32)
+    return some(torch.cat([pooled(layer2[part], layer3[part]) for part in parts]), seed)
+
+
+def some(features: torch.Tensor, seed: int) -> torch.Tensor:
+    """MOST of them at random; of whatever features of the same images, the same ones."""
+    return features[torch.from_numpy(np.sort(np.random.default_rng(seed).permutation(len(features))[:MOST]))].clone()
 
 
 def fit_all(
@@ -147,6 +160,7 @@ def fit_all(
             seed=settings.seed,
             progress=say("router"),
         )
+        features = router_features(pixels, fitted.state, settings)
     info = RouterInfo(
         source=source,
         frozen_norms=frozen,
@@ -155,9 +169,24 @@ def fit_all(
         seconds=round(fitted.seconds, 3),
     )
     data = save_pth({"model_state_dict": fitted.state})
+    by_category = {one.category: some(features[labels == i], settings.seed) for i, one in enumerate(images)}
+    write_bytes(join(settings.output, ROUTER_FEATURES_FILE), save_pth(by_category))
     write_bytes(join(settings.output, ROUTER_FILE), data)
     _save(settings, "router", router_identity(images), ROUTER_FILE, data, info.model_dump())
     return info
+
+
+@torch.inference_mode()
+def router_features(
+    pixels: npt.NDArray[np.uint8], state: Mapping[str, torch.Tensor], settings: TaskSettings
+) -> torch.Tensor:
+    """What the last layer of a router sees of images, float32 (N, 512)."""
+    router = load_router(state, settings.device, DTYPES[settings.precision])
+    found = []
+    for start in range(0, len(pixels), 32):
+        images = normalise(torch.tensor(pixels[start : start + 32], device=settings.device), router.weight.dtype)
+        found.append(router.features(images).float().cpu())
+    return torch.cat(found)
 
 
 def router_identity(images: Sequence[TrainingImages]) -> str:

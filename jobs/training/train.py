@@ -21,6 +21,7 @@ from anomaly_core.bundle_manifest import (
     BACKBONE_FILE,
     BUNDLE_FILE,
     KNOWN_FILE,
+    ROUTER_FEATURES_FILE,
     ROUTER_FILE,
     THRESHOLDS_FILE,
     TRAINING_FILE,
@@ -98,7 +99,7 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
     todo = [one for one in images if one.category not in infos]
     if todo or router is None:
         with ray_session():
-            fitted = _run(
+            fitted = run_tasks(
                 todo, images if router is None else None, backbone, initial, router_source, settings, cpus, watch, board
             )
         router = fitted.pop("router", router)  # type: ignore[assignment]
@@ -116,7 +117,7 @@ def _begin(config: TrainingConfig) -> None:
         raise TrainingError(f"--output {config.output} cannot be written ({error}); give another folder") from error
 
 
-def _run(
+def run_tasks(
     todo: list[TrainingImages],
     all_images: list[TrainingImages] | None,
     backbone: BackboneWeights,
@@ -127,6 +128,8 @@ def _run(
     watch: Callable[[Board], None],
     board: Board,
 ) -> dict[str, CategoryInfo | RouterInfo]:
+    """The Ray tasks of a training, side by side as far as there are CPUs: one for each category that is to do, and one
+    for the router over all images, if they are given. initial, router_source: of the router; board: of what is done."""
     progress = ray.remote(ProgressBoard).options(num_cpus=0).remote()
     options: dict[str, Any] = {
         "num_cpus": min(cpus, int(ray.cluster_resources().get("CPU", 1))),
@@ -200,15 +203,15 @@ def _write_bundle(
         BACKBONE_FILE: save_pth(backbone.state),
         THRESHOLDS_FILE: (json.dumps(thresholds, indent=2) + "\n").encode(),
     }
-    trained = [ROUTER_FILE, *(cae_file(category) for category in infos), *(features_file(c) for c in infos)]
+    trained = [ROUTER_FILE, ROUTER_FEATURES_FILE, *map(cae_file, infos), *map(features_file, infos)]
     files = own | {name: read_bytes(join(config.output, name)) for name in trained}
     features = [load_pth(files, features_file(category))["backbone"] for category in infos]  # type: ignore[index]
     if min(map(len, features)) >= LEAST:
         files[KNOWN_FILE] = fit_known(features, config.seed).to_bytes()
     digests = {name: sha256(data) for name, data in files.items()}
     manifest = BundleManifest(
-        created_by=f"line-audit {version('line-audit')}, torch {torch.__version__}",
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_by=created_by(),
+        created_at=created_now(),
         categories=list(infos),
         backbone=BackboneInfo(form=backbone.form, source=backbone.source, sha256=digests[BACKBONE_FILE]),
         preprocessing=PreprocessingInfo(**asdict(config.preprocessing)),
@@ -221,7 +224,7 @@ def _write_bundle(
         training=infos,
         files=digests,
     )
-    references = {one.category: [read_bytes(uri) for uri in _references(one.uris)] for one in images}
+    references = {one.category: [read_bytes(uri) for uri in references_of(one.uris)] for one in images}
     whole = with_references({**files, BUNDLE_FILE: manifest.to_bytes()}, references, settings.device)
     for name in sorted(whole.keys() - {*trained, BUNDLE_FILE}):
         write_bytes(join(config.output, name), whole[name])
@@ -229,7 +232,18 @@ def _write_bundle(
     return BundleManifest.from_bytes(whole[BUNDLE_FILE])
 
 
-def _references(uris: Sequence[str]) -> Sequence[str]:
+def created_by() -> str:
+    """Which program makes a bundle."""
+    return f"line-audit {version('line-audit')}, torch {torch.__version__}"
+
+
+def created_now() -> str:
+    """When, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def references_of(uris: Sequence[str]) -> Sequence[str]:
+    """Those of a category's images that audits test the bundle with."""
     # Not the first ones, which often are pictures of one part.
     return uris[:: max(1, len(uris) // REFERENCE_IMAGES)][:REFERENCE_IMAGES]
 

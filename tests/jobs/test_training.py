@@ -30,6 +30,7 @@ from jobs.bundles import read_bundle
 from jobs.cluster_session import ray_session
 from jobs.training import command
 from jobs.training import train as module
+from jobs.training.add import Added, Addition, add_category
 from jobs.training.config import TrainingConfig, TrainingError
 from jobs.training.tasks import TaskSettings, _fit_and_calibrate
 from jobs.training.train import train
@@ -217,6 +218,64 @@ def test_a_promise_that_the_images_do_not_support_is_told(trained: Path, capsys:
     assert command.train_command({"images": "/a", "output": "/b", "threshold": "f1"}) == 2
 
 
+@pytest.fixture(scope="module")
+def added(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Added]:
+    """The images of a third product, and the bundle to which it was added."""
+    root = tmp_path_factory.mktemp("added")
+    folder = root / "images" / "check" / "train" / "good"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(3)
+    for i in range(8):
+        Image.fromarray(checks(generator)).save(folder / f"{i:02d}.png")
+    found = add_category(Addition(str(trained), str(root / "images"), str(root / "bundle")))
+    return root / "images", root / "bundle", found
+
+
+def checks(generator: np.random.Generator) -> np.ndarray:
+    wave = np.sin(np.arange(224) / 6 + generator.uniform(0, 0.3))
+    grey = (np.outer(wave, wave) * 90 + 128 + generator.normal(0, 4, (224, 224))).clip(0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def test_an_added_category_leaves_the_others_as_they_were(trained: Path, added: tuple[Path, Path, Added]) -> None:
+    _, folder, found = added
+    old, new = read_bundle(str(trained)), read_bundle(str(folder))
+    assert new.categories == ("bar", "check", "column")  # in alphabetical order, which is class order
+    for name in ("cae_bar.pth", "cae_column.pth", "backbone.pth", "features/bar.pth"):
+        assert (folder / name).read_bytes() == (trained / name).read_bytes()
+    assert {c: new.thresholds[c] for c in ("bar", "column")} == dict(old.thresholds)
+    assert (found.categories, found.of) == (("check",), 16)
+    assert found.routed_after == found.routed_before == 16
+    assert new.manifest is not None and new.manifest.router.added == ["check"]
+    assert [one.category for one in new.references] == ["bar", "bar", "check", "check", "column", "column"]
+    assert new.warnings == ()
+    inspector = Inspector(new, "cpu", "float32")
+    generator = np.random.default_rng(11)
+    for name, part in (("bar", stripes("bar", generator)), ("column", stripes("column", generator))):
+        assert inspector.inspect(encode(part, "PNG")).category == name
+    good = checks(generator)
+    seen = inspector.inspect(encode(good, "PNG"))
+    good[100:124, 60:84] = (200, 30, 30)
+    bad = inspector.inspect(encode(good, "PNG"))
+    assert (seen.category, bad.category, bad.decision) == ("check", "check", "anomalous")
+    assert bad.score > 3 * seen.score
+
+
+def test_what_was_added_can_be_added_to(added: tuple[Path, Path, Added], images: Path, tmp_path: Path) -> None:
+    _, folder, _ = added
+    with pytest.raises(TrainingError, match="the bundle has bar, column already"):
+        add_category(Addition(str(folder), str(images), str(tmp_path)))
+    with pytest.raises(TrainingError, match="is the bundle itself"):
+        add_category(Addition(str(folder), str(images), f"{folder}/"))
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "features" / "check.pth").unlink()
+    with pytest.raises(TrainingError, match=r"features/check\.pth is not there"):
+        add_category(Addition(str(tmp_path / "copy"), str(images), str(tmp_path / "out")))
+    (tmp_path / "copy" / "features" / "check.pth").write_bytes(b"x")
+    with pytest.raises(TrainingError, match=r"features/check\.pth was changed"):
+        add_category(Addition(str(tmp_path / "copy"), str(images), str(tmp_path / "out")))
+
+
 def test_finished_categories_are_not_trained_again(
     trained: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,13 +288,13 @@ def test_finished_categories_are_not_trained_again(
     with pytest.raises(BundleError, match=f"^{again}: training has not finished; the same line-audit train command"):
         read_bundle(str(again))
     asked: list[list[str]] = []
-    run = module._run
+    run = module.run_tasks
 
     def watched(todo: list[Any], all_images: Any, *rest: Any) -> Any:
         asked.append([one.category for one in todo] + (["router"] if all_images else []))
         return run(todo, all_images, *rest)
 
-    monkeypatch.setattr(module, "_run", watched)
+    monkeypatch.setattr(module, "run_tasks", watched)
     train(settings(images, again))
     assert asked == [["column"]]
     assert (again / "cae_bar.pth").read_bytes() == (trained / "cae_bar.pth").read_bytes()

@@ -1,0 +1,56 @@
+"""A router that learns one category more, and forgets nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from anomaly_core.router import build_router, extended
+
+
+def features(centre: int, count: int, seed: int, spread: float = 0.2) -> torch.Tensor:
+    """What the last layer sees of images of a category: units of its own are high."""
+    generator = torch.Generator().manual_seed(seed)
+    found = torch.rand(count, 512, generator=generator) * spread
+    found[:, 40 * centre : 40 * centre + 40] += 1
+    return found
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """A router of three categories, in whose last layer each looks at its own units."""
+    state = dict(build_router(3).state_dict())
+    state["fc.weight"] = torch.zeros(3, 512)
+    for row in range(3):
+        state["fc.weight"][row, 40 * row : 40 * row + 40] = 0.2
+    state["fc.bias"] = torch.tensor([0.1, -0.2, 0.0])
+    return state
+
+
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_the_new_category_is_told_and_the_others_keep_their_logits(state: dict[str, torch.Tensor], place: int) -> None:
+    known = torch.cat([features(row, 40, row) for row in range(3)])
+    wider, lost = extended(state, place, known, features(7, 30, 9))
+    assert lost == 0
+    weight, bias = wider["fc.weight"], wider["fc.bias"]
+    others = [row for row in range(4) if row != place]
+    assert torch.equal(weight[others], state["fc.weight"]) and torch.equal(bias[others], state["fc.bias"])
+    for row, expected in enumerate(others):
+        unseen = features(row, 200, 50 + row) @ weight.T + bias
+        assert (unseen.argmax(dim=1) == expected).all()
+    assert ((features(7, 200, 60) @ weight.T + bias).argmax(dim=1) == place).all()
+    assert set(wider) == set(state) and all(torch.equal(wider[k], state[k]) for k in state if not k.startswith("fc."))
+
+
+def test_what_cannot_be_told_apart_is_counted(state: dict[str, torch.Tensor]) -> None:
+    known = torch.cat([features(row, 40, row) for row in range(3)])
+    _, lost = extended(state, 3, known, features(1, 40, 1))  # the very same images
+    assert lost > 0
+
+
+def test_few_new_images_weigh_as_much_as_many_others(state: dict[str, torch.Tensor]) -> None:
+    known = torch.cat([features(row, 400, row) for row in range(3)])
+    wider, lost = extended(state, 3, known, features(7, 5, 9))
+    assert lost == 0
+    logits = features(7, 200, 60) @ wider["fc.weight"].T + wider["fc.bias"]
+    assert (logits.argmax(dim=1) == 3).all()
