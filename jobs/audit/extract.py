@@ -18,7 +18,7 @@ from anomaly_core.bundle import Bundle
 from anomaly_core.calibration import p_value
 from anomaly_core.decision import UNKNOWN_CATEGORY, DecisionRule, is_unknown
 from anomaly_core.device import Precision
-from anomaly_core.known import pooled
+from anomaly_core.known import Known, pooled
 from anomaly_core.preprocess import SIZE
 from jobs.audit.figures import Meter, ProcessorTime, Spent
 from jobs.audit.layers import pack
@@ -101,9 +101,9 @@ class Extract:
     def _test(self, bundle: Bundle) -> None:
         """Score the reference images. A failure is told to all when the first shard comes: raised here, in what makes
         the actor, it would only have Ray make another one."""
-        # The category's own autoencoder scores an image, wherever the router sends it.
+        # The category's own autoencoder scores an image, wherever the router sends it and however far off it lies.
         settings = replace(self.settings, trust_declared=True)
-        found = judge(bundle, _Shard(self, reference_shard(bundle), settings).scored())
+        found = judge(bundle, _Shard(self, reference_shard(bundle), settings, None).scored())
         ray.get(self.registry.tested.remote(ray.get_runtime_context().get_actor_id(), found))
         self.processor_time = ProcessorTime()  # the figures of the run are those of its own images
 
@@ -121,7 +121,7 @@ class Extract:
         if not self.cleared:
             await_clearance(self.registry, self.settings.extractors)
             self.cleared = True
-        return _Shard(self, table, self.settings).decided()
+        return _Shard(self, table, self.settings, self.products).decided()
 
 
 @dataclass
@@ -136,8 +136,8 @@ class _Call:
 class _Shard:
     """One shard on its way through the models."""
 
-    def __init__(self, stage: Extract, table: pa.Table, settings: ExtractSettings):
-        self.stage, self.settings, self.table = stage, settings, table
+    def __init__(self, stage: Extract, table: pa.Table, settings: ExtractSettings, products: Known | None):
+        self.stage, self.settings, self.table, self.products = stage, settings, table, products
         self.rows: list[dict[str, Any]] = [{field.name: None for field in DECIDED} for _ in range(len(table))]
         self.declared: list[str | None] = table["declared_category"].to_pylist()
         self.sizes = [table[name].to_pylist() for name in ("width", "height")]
@@ -176,8 +176,7 @@ class _Shard:
         images = np.stack([np.frombuffer(pixels[i].as_buffer(), np.uint8).reshape(SIZE, SIZE, 3) for i in batch])
         with turn():
             routed = self.stage.extractor(images)
-        products = self.stage.products
-        distances = products(pooled(routed.layer2, routed.layer3)) if products else None
+        distances = self.products(pooled(routed.layer2, routed.layer3)) if self.products else None
         layer2, layer3 = pack(routed.layer2), pack(routed.layer3)
         for position, i in enumerate(batch):
             index, confidence = int(routed.category[position]), float(routed.confidence[position])

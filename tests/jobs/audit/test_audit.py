@@ -62,7 +62,7 @@ def test_published_table_is_as_documented(run: tuple[Path, Outcome]) -> None:
     assert footer.metadata[b"line_audit.run_id"] == b"2026-01-02/audit"
     assert footer.metadata[b"line_audit.bundle_digest"].decode() == outcome.record.parts["bundle"]
     assert footer.metadata[b"line_audit.fingerprint"].decode() == outcome.record.fingerprint
-    assert footer.metadata[b"line_audit.schema_version"] == b"1"
+    assert footer.metadata[b"line_audit.schema_version"] == b"2"
     assert footer.row_group(0).column(0).compression == "ZSTD"
     assert footer.row_group(0).column(0).statistics.has_min_max
     for column in COLUMNS:

@@ -158,6 +158,8 @@ def test_killed_before_it_is_written_down_the_same_command_goes_on(
     assert verify(Settings(folder(copied), bundle=bundle, sample=0)).holds
 
 
+@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_a_retry_scores_later_is_decided_alike(endpoint: FaultyServer, copied: Path, bundle: str) -> None:
     """On S3: two rows fail, the rest is decided again, the two are retried; as if none had failed."""
