@@ -2,6 +2,7 @@
 
     best_classifier.pth  cae_<category>.pth  thresholds.json     the reference's files, unchanged in format
     backbone.pth                                                 the ResNet-50 layers used: no node needs the internet
+    weights_<category>.pth                                       of the channels in the error map, if a recipe has any
     known.pth                                                    what tells unknown products, if it can
     references/<category>/<number>                               images with known scores, for the self-test
     features/<category>.pth                                      of the training images, for adding categories
@@ -36,6 +37,7 @@ from anomaly_core.bundle_manifest import (
     check_categories,
     read_thresholds,
     sha256,
+    weights_file,
 )
 from anomaly_core.cae import load_cae
 from anomaly_core.decision import DecisionRule
@@ -116,7 +118,12 @@ class Bundle:
 
     def scorer(self, category: str, device: str, precision: Precision) -> CategoryScorer:
         """The CAE of a category, ready to run. Raises BundleError naming the file if it does not fit."""
-        return category_scorer(self.files[cae_file(category)], category, self.score, device, precision)
+        return category_scorer(self.autoencoder(category), category, self.score, device, precision)
+
+    def autoencoder(self, category: str) -> dict[str, bytes]:
+        """The files that ``category_scorer`` builds a category's scorer from."""
+        names = (cae_file(category), weights_file(category))
+        return {name: self.files[name] for name in names if name in self.files}
 
     def known(self) -> Known | None:
         """What tells products that the bundle does not know, or None if it cannot. Raises BundleError."""
@@ -133,11 +140,18 @@ class Bundle:
         return _fit(BACKBONE_FILE, lambda: load_backbone(_state(self.files, BACKBONE_FILE), self.form, device, dtype))
 
 
-def category_scorer(data: bytes, category: str, score: ScoreName, device: str, precision: Precision) -> CategoryScorer:
-    """The scorer of a category from the bytes of its CAE file. Raises BundleError naming the file."""
-    name = cae_file(category)
-    dtype = DTYPES[precision]
-    cae = _fit(name, lambda: load_cae(_state({name: data}, name), device, dtype))
+def category_scorer(
+    files: Mapping[str, bytes], category: str, score: ScoreName, device: str, precision: Precision
+) -> CategoryScorer:
+    """The scorer of a category from its files: the CAE, and its channel weights if it has any. Raises BundleError
+    naming the file."""
+    name, dtype = cae_file(category), DTYPES[precision]
+    weights = None
+    if weights_file(category) in files:
+        weights = _state(files, weights_file(category)).get("weights")
+        if weights is None:
+            raise BundleError(f"{weights_file(category)} has no 'weights'; take the bundle from its source again")
+    cae = _fit(name, lambda: load_cae(_state(files, name), device, dtype, weights))
     return CategoryScorer(cae, score, device, dtype)
 
 

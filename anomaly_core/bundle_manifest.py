@@ -220,8 +220,14 @@ def bundle_files(manifest: BundleManifest) -> list[str]:
     """The files that a described bundle must have besides bundle.json to be used."""
     autoencoders = [cae_file(category) for category in manifest.categories]
     known = [KNOWN_FILE] if KNOWN_FILE in manifest.files else []
+    weights = [name for name in map(weights_file, manifest.categories) if name in manifest.files]
     references = [one.file for one in manifest.references]
-    return [ROUTER_FILE, THRESHOLDS_FILE, BACKBONE_FILE, *autoencoders, *known, *references]
+    return [ROUTER_FILE, THRESHOLDS_FILE, BACKBONE_FILE, *autoencoders, *weights, *known, *references]
+
+
+def weights_file(category: str) -> str:
+    """The channel weights of a category's error map, if its recipe has any."""
+    return f"weights_{category}.pth"
 
 
 def features_file(category: str) -> str:

@@ -35,11 +35,14 @@ class CAE(nn.Module):
 class FoldedCAE:
     """The CAE for inference, on rows: 1x1 convolutions are matrix products over the positions of the feature map.
 
-    layers: weight (out, in) and bias (out,) of each convolution, its norm folded in.
+    layers: weight (out, in) and bias (out,) of each convolution, its norm folded in. weights (1536,): of the channels
+    in the error map, 1 on average; None for all the same, as in the reference.
     """
 
-    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]]):
+    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]], weights: torch.Tensor | None = None):
         self.layers = layers
+        roots = None if weights is None else weights.sqrt().to(layers[0][0])
+        self.roots = (None, None) if roots is None else (roots[:LAYER2_CHANNELS], roots[LAYER2_CHANNELS:])
         (weight, self.first_bias), *self.hidden, (last, last_bias) = layers
         self.first2 = weight[:, :LAYER2_CHANNELS].t().contiguous()
         self.first3 = weight[:, LAYER2_CHANNELS:].contiguous()
@@ -55,7 +58,7 @@ class FoldedCAE:
         return F.linear(_through(features.permute(0, 2, 3, 1), hidden), *last).permute(0, 3, 1, 2)
 
     def errors(self, layer2: torch.Tensor, layer3: torch.Tensor) -> torch.Tensor:
-        """layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14) to E = mean over channels of (F - R)^2, (N, 28, 28).
+        """layer2 (N, 512, 28, 28) and layer3 (N, 1024, 14, 14) to E = mean over channels of w (F - R)^2, (N, 28, 28).
 
         F is never put together, and R never rounded. The first convolution runs on layer3 at 14 x 14, which is exact:
         without padding left, a 1x1 convolution commutes with the resize. The last one is a product that starts from F
@@ -66,15 +69,27 @@ class FoldedCAE:
         part3 = F.linear(_rows(pooled3), self.first3, self.first_bias)
         part3 = enlarge(part3.view(len(layer3), *layer3.shape[2:], -1).permute(0, 3, 1, 2))
         x = _through(torch.addmm(_rows(part3), rows2, self.first2).relu_(), self.hidden)
-        squares = [
-            torch.linalg.vector_norm(torch.addmm(rows, x, minus.t()), dim=1, dtype=torch.float32).square_()
-            for rows, minus in ((rows2, self.minus2), (rows3, self.minus3))
-        ]
+        squares = []
+        for rows, minus, root in zip((rows2, rows3), (self.minus2, self.minus3), self.roots, strict=True):
+            residual = torch.addmm(rows, x, minus.t())
+            if root is not None:
+                residual *= root
+            squares.append(torch.linalg.vector_norm(residual, dim=1, dtype=torch.float32).square_())
         return ((squares[0] + squares[1]) / CHANNELS).view(len(layer2), GRID, GRID)
 
 
-def load_cae(state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: torch.dtype = torch.float32) -> FoldedCAE:
-    """The CAE for inference. Raises ValueError naming the keys if the state dict does not fit."""
+def load_cae(
+    state: Mapping[str, torch.Tensor],
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    weights: torch.Tensor | None = None,
+) -> FoldedCAE:
+    """The CAE for inference. weights: of the channels, see FoldedCAE. Raises ValueError naming the keys if the state
+    dict does not fit, and for weights that are not 1536 positive float32."""
+    if weights is not None and (
+        weights.shape != (CHANNELS,) or weights.dtype != torch.float32 or not (weights > 0).all()
+    ):
+        raise ValueError(f"channel weights must be {CHANNELS} positive float32")
     with torch.device("meta"):  # names and shapes only
         wanted = {k: tuple(v.shape) for k, v in CAE().state_dict().items() if not k.endswith("num_batches_tracked")}
     check_state(state, wanted, "an autoencoder", whole=True)
@@ -84,7 +99,7 @@ def load_cae(state: Mapping[str, torch.Tensor], device: str = "cpu", dtype: torc
             norm = f"{part}.{index + 1}" if index < 6 else None
             weight, bias = folded(state, f"{part}.{index}", norm)
             layers.append((weight[:, :, 0, 0].to(device, dtype).contiguous(), bias.to(device, dtype)))
-    return FoldedCAE(layers)
+    return FoldedCAE(layers, None if weights is None else weights.to(device))
 
 
 def _through(x: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:

@@ -29,6 +29,20 @@ def principal_cae(layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int =
     return _write(components, mean.float()), left
 
 
+def channel_moments(
+    layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int = 8
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each channel over the positions of all images, float64 (1536,) each. Layers as above."""
+    count = 0
+    total, squares = torch.zeros(2, CHANNELS, dtype=torch.float64)
+    for found in _positions(layer2, layer3, micro_batch):
+        count += len(found)
+        total += found.sum(dim=0, dtype=torch.float64)
+        squares += found.double().square().sum(dim=0)
+    mean = total / count
+    return mean, squares / count - mean.square()
+
+
 def _moments(layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     count = 0
     total = torch.zeros(CHANNELS, dtype=torch.float64)

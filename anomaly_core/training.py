@@ -1,4 +1,4 @@
-"""Fitting the router and the autoencoders, from images held as arrays or memory maps."""
+"""Recipes, fitting the router, and what training needs around it, from images held as arrays or memory maps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anomaly_core.cae import CAE
 from anomaly_core.calibration import MEAN_PLUS_3SIGMA
 from anomaly_core.device import DTYPES, MICRO_BATCH, Precision
-from anomaly_core.features import Backbone, assemble
+from anomaly_core.features import Backbone
 from anomaly_core.preprocess import normalise
-from anomaly_core.principal import principal_cae
 from anomaly_core.router import build_router, pretrained_router, route
 
 Progress = Callable[[int, int], None]
@@ -31,8 +29,13 @@ FEW = 1000
 class Recipe:
     """How a bundle is trained. Rates are Adam's; batches count images.
 
-    cae: by gradient descent, or set in closed form to the principal components. settle_norms: average the router's
-    BatchNorm statistics over the training images once it is trained.
+    cae: by gradient descent, or set in closed form to the principal components. cae_schedule: the rate stays, or falls
+    to zero along a cosine, and then the last epoch is kept. cae_positions: share of the positions of each image, chosen
+    anew every time, that a step sees. standardise: the autoencoder works on channels of mean 0 and variance 1, which is
+    folded into its convolutions afterwards. weighting: of the channels in the error map, all the same, or one over the
+    mean squared error that is left in each on the images that thresholds are set from.
+
+    settle_norms: average the router's BatchNorm statistics over the training images once it is trained.
 
     held_out, folds: what the threshold of a category is set from. A share of the normal images that its autoencoder
     does not see; or, where there are fewer than FEW, all of them, each scored by the one of so many autoencoders that
@@ -49,6 +52,10 @@ class Recipe:
     cae_rate: float = 1e-3
     cae_batch: int = 8
     cae: Literal["gradient", "principal"] = "gradient"
+    cae_schedule: Literal["constant", "cosine"] = "constant"
+    cae_positions: float = 1.0
+    standardise: bool = False
+    weighting: Literal["none", "residual"] = "none"
     held_out: float = 0.0
     folds: int = 0
     threshold_rule: str = MEAN_PLUS_3SIGMA
@@ -116,15 +123,15 @@ def fit_router(
     model.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.router_rate)
     generator = np.random.default_rng(seed)
-    best, losses = _Best(), []
+    best, losses = Best(), []
     for epoch in range(recipe.router_epochs):
         _train_but(model, frozen)
         total = 0.0
-        for rows in _batches(len(pixels), recipe.router_batch, generator):
+        for rows in batches(len(pixels), recipe.router_batch, generator):
             images = _images(pixels, rows, device)
             target = torch.from_numpy(labels[np.sort(rows)]).to(device)
             optimiser.zero_grad(set_to_none=True)
-            with _autocast(device, precision):
+            with autocast(device, precision):
                 logits = model(images)
             loss = F.cross_entropy(logits.float(), target)
             loss.backward()
@@ -140,53 +147,6 @@ def fit_router(
         best.keep(model)
     accuracy = _accuracy(model, pixels, labels, device, precision)
     return Fitted(best.state, losses, best.epoch, time.monotonic() - start), len(frozen), accuracy
-
-
-def fit_cae(
-    layer2: torch.Tensor,
-    layer3: torch.Tensor,
-    recipe: Recipe,
-    *,
-    device: str,
-    precision: Precision,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Fitted:
-    """Fit the autoencoder of one category to normal images by mean squared error; the best epoch is kept.
-
-    layer2 (N, 512, 28, 28), layer3 (N, 1024, 14, 14): frozen features of the normal training images, on the CPU, may
-    be memory-mapped. Weights and optimiser are float32; with bfloat16 the products are taken in it (autocast). With
-    ``recipe.cae`` principal it is set in closed form instead.
-    """
-    start = time.monotonic()
-    if recipe.cae == "principal":
-        principal, left = principal_cae(layer2, layer3)
-        return Fitted(principal.state_dict(), [left], 0, time.monotonic() - start)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = CAE()
-    model.to(device).to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.cae_rate)
-    generator = np.random.default_rng(seed)
-    best, losses = _Best(), []
-    for epoch in range(recipe.cae_epochs):
-        total = 0.0
-        for rows in _batches(len(layer2), recipe.cae_batch, generator):
-            index = torch.from_numpy(rows)
-            features = assemble(layer2[index].to(device), layer3[index].to(device))
-            features = features.contiguous(memory_format=torch.channels_last)
-            optimiser.zero_grad(set_to_none=True)
-            with _autocast(device, precision):
-                reconstruction = model(features)
-            loss = F.mse_loss(reconstruction.float(), features.float())
-            loss.backward()
-            optimiser.step()
-            total += float(loss.detach()) * len(rows)
-        losses.append(total / len(layer2))
-        best.offer(losses[-1], epoch, model)
-        if progress:
-            progress(epoch + 1, recipe.cae_epochs)
-    return Fitted(best.state, losses, best.epoch, time.monotonic() - start)
 
 
 def split(count: int, held_out: float, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -232,21 +192,23 @@ def extract_layers(
             progress(rows.stop, len(pixels))
 
 
-class _Best:
-    """The state dict of the epoch with the lowest loss so far."""
+class Best:
+    """Keeps the state dict of the epoch with the lowest loss so far."""
 
     def __init__(self) -> None:
         self.loss, self.epoch = float("inf"), -1
         self.state: dict[str, torch.Tensor] = {}
 
-    def offer(self, loss: float, epoch: int, model: nn.Module) -> None:
+    def offer(self, loss: float, epoch: int, model: nn.Module, *, always: bool = False) -> None:
+        """An epoch's loss and the model it left; always: the last one counts as the best. Raises FloatingPointError."""
         if not np.isfinite(loss):
             raise FloatingPointError(f"training diverged: the loss of epoch {epoch + 1} is {loss}")
-        if loss < self.loss:
+        if loss < self.loss or always:
             self.loss, self.epoch = loss, epoch
             self.keep(model)
 
     def keep(self, model: nn.Module) -> None:
+        """Keep this model, whatever its loss."""
         state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         self.state = copy.deepcopy(state)
 
@@ -255,13 +217,15 @@ def _fresh_router(classes: int) -> tuple[nn.Module, Sequence[nn.Module]]:
     return build_router(classes), []
 
 
-def _batches(count: int, size: int, generator: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
+def batches(count: int, size: int, generator: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of all images in a new order, so many at a time."""
     order = generator.permutation(count)
     for start in range(0, count, size):
         yield order[start : start + size]
 
 
-def _autocast(device: str, precision: Precision) -> torch.autocast:
+def autocast(device: str, precision: Precision) -> torch.autocast:
+    """Products in the precision, everything else in float32."""
     return torch.autocast(device_type=device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
@@ -282,11 +246,11 @@ def _settle_norms(
     for norm in norms:
         norm.reset_running_stats()
     seen = 0
-    for rows in _batches(len(pixels), batch, generator):
+    for rows in batches(len(pixels), batch, generator):
         seen += len(rows)
         for norm in norms:
             norm.momentum = len(rows) / seen  # a last batch of one image weighs as much as one image
-        with _autocast(device, precision):
+        with autocast(device, precision):
             model(_images(pixels, rows, device))
 
 
@@ -308,7 +272,7 @@ def _accuracy(
     right = 0
     for start in range(0, len(pixels), 64):
         images = normalise(torch.tensor(pixels[start : start + 64], device=device))
-        with _autocast(device, precision):
+        with autocast(device, precision):
             index, _ = route(model(images))
         right += int((index.cpu().numpy() == labels[start : start + 64]).sum())
     return right / len(pixels)

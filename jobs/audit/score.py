@@ -37,7 +37,7 @@ class Scorer:
     def score(self, category: str, file: list[Any], images: list[Packed]) -> tuple[Scored, Spent]:
         """Scores of images of one category, and what they took; CPU seconds are those of this thread.
 
-        file: reference of the bytes of its autoencoder.
+        file: reference of the files of its autoencoder.
         """
         from anomaly_core.bundle import category_scorer
         from jobs.audit.layers import unpack

@@ -10,7 +10,6 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from anomaly_core.bundle import Bundle
-from anomaly_core.bundle_manifest import cae_file
 from anomaly_core.device import Precision
 from anomaly_core.preprocess import Limits
 from jobs.access import AllowList
@@ -169,7 +168,7 @@ def _read_before(config: AuditConfig, plan: Plan, earlier: Earlier | None) -> di
 
 def _registry(bundle: Bundle, settings: ScorerSettings, read_before: dict[str, Image]) -> Any:
     # The files travel through the object store: verified once, here, and no node needs the bundle's storage.
-    cae_files = {category: ray.put(bundle.files[cae_file(category)]) for category in bundle.categories}
+    cae_files = {category: ray.put(bundle.autoencoder(category)) for category in bundle.categories}
     # On the driver's node: an actor that asks for no CPU is put on any, and the run would end with that one.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return (

@@ -24,6 +24,7 @@ from anomaly_core.bundle_manifest import (
     cae_file,
     features_file,
     sha256,
+    weights_file,
 )
 from anomaly_core.device import resolve_device
 from anomaly_core.known import LEAST, fit_known
@@ -153,7 +154,8 @@ def _written(
     before = _routed(router, categories, seen)
     old = list(categories)
     for one in images:  # one after the other, each against all that are there by then
-        for name in (cae_file(one.category), features_file(one.category)):
+        weights = [weights_file(one.category)] if settings.recipe.weighting != "none" else []
+        for name in (cae_file(one.category), features_file(one.category), *weights):
             files[name] = read_bytes(join(output, name))
         features[one.category] = _backbone_features(files, one.category)
         with scratch() as local:

@@ -22,8 +22,10 @@ from anomaly_core.bundle_manifest import (
     cae_file,
     features_file,
     sha256,
+    weights_file,
 )
 from anomaly_core.cae import load_cae
+from anomaly_core.cae_training import fit_cae, residual_weights
 from anomaly_core.calibration import ThresholdRule
 from anomaly_core.device import DTYPES, Precision
 from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, BackboneForm, load_backbone
@@ -31,7 +33,7 @@ from anomaly_core.known import pooled
 from anomaly_core.preprocess import Preprocessing, normalise
 from anomaly_core.router import load_router
 from anomaly_core.scoring import CategoryScorer, ScoreName
-from anomaly_core.training import Fitted, Progress, Recipe, extract_layers, fit_cae, fit_router, parted, split
+from anomaly_core.training import Fitted, Progress, Recipe, extract_layers, fit_router, parted, split
 from jobs.storage import read_bytes, scratch, write_bytes
 from jobs.training.images import TrainingImages, decode_images
 from jobs.uris import join
@@ -73,7 +75,7 @@ def fit_category(
         model = load_backbone(backbone, form, settings.device, DTYPES[settings.precision])
         placing = {"device": settings.device, "precision": settings.precision}
         extract_layers(pixels, model, layer2, layer3, progress=say("features"), **placing)  # type: ignore[arg-type]
-        fitted, scores = _fit_and_calibrate(layer2, layer3, settings, say)
+        fitted, weights, scores = _fit_and_calibrate(layer2, layer3, settings, say)
         features = _features(layer2, layer3, settings.seed)
     threshold = ThresholdRule.parse(settings.recipe.threshold_rule)(scores)
     info = CategoryInfo(
@@ -90,37 +92,55 @@ def fit_category(
     data = save_pth(fitted.state)
     write_bytes(join(settings.output, cae_file(images.category)), data)
     write_bytes(join(settings.output, features_file(images.category)), save_pth({"backbone": features}))
+    if weights is not None:
+        write_bytes(join(settings.output, weights_file(images.category)), save_pth({"weights": weights}))
     _save(settings, images.category, images.identity, cae_file(images.category), data, info.model_dump())
     return info
 
 
 def _fit_and_calibrate(
     layer2: torch.Tensor, layer3: torch.Tensor, settings: TaskSettings, say: Callable[[str], Progress]
-) -> tuple[Fitted, npt.NDArray[np.float64]]:
-    """The autoencoder that is kept, and the scores of normal images that its threshold is set from, float64 (N,)."""
+) -> tuple[Fitted, torch.Tensor | None, npt.NDArray[np.float64]]:
+    """The autoencoder that is kept, the weights of its channels if the recipe has any, and the scores of normal images
+    that its threshold is set from, float64 (N,).
+
+    Weights are means over all images that are scored; what one image has in its own is one part in as many.
+    """
     count, recipe = len(layer2), settings.recipe
     placing = {"device": settings.device, "precision": settings.precision, "seed": settings.seed}
+    dtype = DTYPES[settings.precision]
 
     def fit(rows: npt.NDArray[np.int64], stage: str) -> Fitted:
         whole, index = len(rows) == count, torch.from_numpy(rows)
         features = (layer2, layer3) if whole else (layer2[index], layer3[index])
         return fit_cae(*features, recipe, progress=say(stage), **placing)  # type: ignore[arg-type]
 
-    def score(fitted: Fitted, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        cae = load_cae(fitted.state, settings.device, DTYPES[settings.precision])
-        scorer = CategoryScorer(cae, SCORE, settings.device, DTYPES[settings.precision])
+    def weigh(fitted: Fitted, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        cae, index = load_cae(fitted.state, "cpu", dtype), torch.from_numpy(rows)
+        return residual_weights(cae, layer2[index], layer3[index])
+
+    def score(fitted: Fitted, rows: npt.NDArray[np.int64], weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
+        cae = load_cae(fitted.state, settings.device, dtype, weights)
+        scorer = CategoryScorer(cae, SCORE, settings.device, dtype)
         parts = torch.from_numpy(rows).split(32)
         return np.concatenate([scorer(layer2[part], layer3[part]).score for part in parts]).astype(np.float64)
 
     if folds := recipe.folds_of(count):
-        scores = np.empty(count)
-        for number, unseen in enumerate(parted(count, folds, settings.seed)):
-            seen = np.setdiff1d(np.arange(count), unseen)
-            scores[unseen] = score(fit(seen, f"fold {number + 1} of {folds}"), unseen)
-        return fit(np.arange(count), "autoencoder"), scores
-    rows, unseen = split(count, recipe.held_out, settings.seed)
-    fitted = fit(rows, "autoencoder")
-    return fitted, score(fitted, unseen)
+        apart = parted(count, folds, settings.seed)
+        each = [
+            (fit(np.setdiff1d(np.arange(count), unseen), f"fold {number + 1} of {folds}"), unseen)
+            for number, unseen in enumerate(apart)
+        ]
+        kept = fit(np.arange(count), "autoencoder")
+    else:
+        rows, unseen = split(count, recipe.held_out, settings.seed)
+        kept = fit(rows, "autoencoder")
+        each = [(kept, unseen)]
+    weights = None
+    if recipe.weighting == "residual":
+        weights = torch.stack([weigh(*one) for one in each]).mean(dim=0)
+    scores, order = [score(*one, weights) for one in each], np.concatenate([unseen for _, unseen in each])
+    return kept, weights, np.concatenate(scores)[np.argsort(order)]
 
 
 def _features(layer2: torch.Tensor, layer3: torch.Tensor, seed: int) -> torch.Tensor:

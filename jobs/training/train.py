@@ -33,6 +33,7 @@ from anomaly_core.bundle_manifest import (
     cae_file,
     features_file,
     sha256,
+    weights_file,
 )
 from anomaly_core.device import resolve_device, resolve_precision
 from anomaly_core.features import random_backbone_state
@@ -204,6 +205,8 @@ def _write_bundle(
         THRESHOLDS_FILE: (json.dumps(thresholds, indent=2) + "\n").encode(),
     }
     trained = [ROUTER_FILE, ROUTER_FEATURES_FILE, *map(cae_file, infos), *map(features_file, infos)]
+    if config.steps.weighting != "none":
+        trained += map(weights_file, infos)
     files = own | {name: read_bytes(join(config.output, name)) for name in trained}
     features = [load_pth(files, features_file(category))["backbone"] for category in infos]  # type: ignore[index]
     if min(map(len, features)) >= LEAST:

@@ -321,9 +321,9 @@ def test_weights_that_do_not_fit_are_named_when_models_are_built(reference_bundl
     with pytest.raises(BundleError, match=f"^{BACKBONE_FILE} does not fit.*missing"):
         load_bundle(reference_bundle.files(), backbone={"conv1.weight": torch.zeros(1)}).extractor("cpu", "float32")
     with pytest.raises(BundleError, match=r"^cae_gear\.pth does not fit"):
-        category_scorer(save_pth(heads), "gear", "top10_mean_224", "cpu", "float32")
+        category_scorer({"cae_gear.pth": save_pth(heads)}, "gear", "top10_mean_224", "cpu", "float32")
     with pytest.raises(BundleError, match=r"^cae_gear\.pth cannot be loaded"):
-        category_scorer(b"rubbish", "gear", "top10_mean_224", "cpu", "float32")
+        category_scorer({"cae_gear.pth": b"rubbish"}, "gear", "top10_mean_224", "cpu", "float32")
 
 
 # ----------------------------------------------------------------------------------------------------- pickles

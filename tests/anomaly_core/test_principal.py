@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from anomaly_core.cae import load_cae
+from anomaly_core.cae_training import fit_cae
 from anomaly_core.features import assemble
 from anomaly_core.principal import principal_cae
-from anomaly_core.training import RECIPES, fit_cae, split
+from anomaly_core.training import RECIPES, split
 
 Layers = tuple[torch.Tensor, torch.Tensor]
 

@@ -10,9 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from anomaly_core.cae import load_cae
+from anomaly_core.cae_training import fit_cae
 from anomaly_core.preprocess import normalise
 from anomaly_core.router import build_router, load_router, route
-from anomaly_core.training import RECIPES, Fitted, Recipe, extract_layers, fit_cae, fit_router
+from anomaly_core.training import RECIPES, Fitted, Recipe, extract_layers, fit_router
 from tests.anomaly_core.references import Backbones
 from tests.bundles import random_pixels
 

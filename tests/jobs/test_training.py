@@ -18,12 +18,13 @@ from PIL import Image
 from anomaly_core.bundle import load_pth
 from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleError, BundleManifest, features_file
 from anomaly_core.cae import load_cae
+from anomaly_core.cae_training import fit_cae
 from anomaly_core.inspector import Inspector
 from anomaly_core.metrics import decided, image_auroc
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.scoring import CategoryScorer
 from anomaly_core.self_test import deviation, moved
-from anomaly_core.training import RECIPES, Progress, fit_cae, parted
+from anomaly_core.training import RECIPES, Progress, parted
 from jobs.audit.config import AuditConfig
 from jobs.audit.run import audit
 from jobs.bundles import read_bundle
@@ -176,7 +177,8 @@ def test_every_image_of_a_fold_is_scored_by_an_autoencoder_that_has_not_seen_it(
         return lambda done, total: None
 
     asked = TaskSettings("", recipe, "cpu", "float32", 4, 2, "", Preprocessing())
-    fitted, scores = _fit_and_calibrate(layer2, layer3, asked, say)
+    fitted, weights, scores = _fit_and_calibrate(layer2, layer3, asked, say)
+    assert weights is None
     assert stages == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3", "autoencoder"]
     unseen = parted(6, 3, seed=4)
     assert sorted(np.concatenate(unseen)) == list(range(6)) and [len(part) for part in unseen] == [2, 2, 2]
