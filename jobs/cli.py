@@ -329,11 +329,9 @@ def manifest_build(
 @review_app.command("queue")
 def review_queue(
     run: Annotated[str, typer.Option(help="Folder of a committed run, <output>/runs/<date>/<name>.")],
+    output: Annotated[str, typer.Option(help="CSV to write, a path or s3:// URI.")],
     nearest: Annotated[int, typer.Option(min=0, help="Rows whose score is nearest to the threshold.")] = 50,
     random: Annotated[int, typer.Option(min=0, help="Random sample of the parts that passed.")] = 50,
-    output: Annotated[
-        str | None, typer.Option(help="CSV to write (default: review/queue.csv in the run's folder).")
-    ] = None,
 ) -> None:
     """Write the review queue of a run with other numbers than every run's own one has."""
     from jobs.review_command import queue_command

@@ -21,7 +21,7 @@ from jobs.audit.lock import RunLock
 from jobs.audit.record import RunFolder, now
 from jobs.audit.retry import committed
 from jobs.audit.review import write_queue
-from jobs.storage import download, read_bytes, reading, scratch, upload, write_bytes
+from jobs.storage import download, exists, read_bytes, reading, scratch, upload, write_bytes
 from jobs.uris import normal
 
 VERDICTS = ("good", "defective")
@@ -43,8 +43,11 @@ class Estimate:
     confirmed: dict[str, dict[str, int]]
 
 
-def make_queue(run: str, nearest: int, random: int, target: str | None = None) -> str:
-    """Write the queue of a committed run as CSV; returns its URI. Raises AuditError."""
+def make_queue(run: str, nearest: int, random: int, target: str) -> str:
+    """Write a queue of a committed run as CSV to ``target``; returns its URI.
+
+    Raises AuditError, also if there is a file already: somebody may have written verdicts into it.
+    """
     folder = _folder(run)
     record = committed(folder)
     with scratch() as local:
@@ -52,7 +55,9 @@ def make_queue(run: str, nearest: int, random: int, target: str | None = None) -
         with database(local) as connection:
             connection.read_parquet(str(local / "table.parquet"), hive_partitioning=False).create_view("rows")
             write_queue(connection, record.run_id, local / "queue.csv", nearest, random)
-        uri = normal(target) if target else folder.review
+        uri = normal(target)
+        if exists(uri):
+            raise AuditError(exits.USAGE, f"{target}: there is a file already; give another name")
         upload(local / "queue.csv", uri)
     return uri
 
@@ -67,7 +72,7 @@ def import_verdicts(run: str, file: str, queue: str | None = None) -> Estimate:
     given = _read(file, read_bytes(normal(file)))
     with RunLock(folder.lock):
         record = committed(folder)
-        sample = _sample(queue or folder.review)
+        sample = _sample(queue or folder.queue(record.version))
         decisions = _decisions(folder, set(given) | sample)
         unknown = sorted(set(given) - set(decisions))
         if unknown:

@@ -12,7 +12,7 @@ from jobs.terminal import complain, note
 from jobs.terminal import output as console
 
 
-def queue_command(run: str, nearest: int, random: int, target: str | None) -> int:
+def queue_command(run: str, nearest: int, random: int, target: str) -> int:
     """Write the queue; returns the exit code."""
 
     def write() -> None:

@@ -36,15 +36,16 @@ def commit(
     ours: Callable[[], None],
     retrying: bool = False,
     redecide: Redecided | None = None,
+    version: int = 1,
 ) -> dict[str, Any]:
     """Check that every manifest row is there exactly once, sort, publish by one atomic write; returns the counts.
 
     Sorted by category, line, and then as in the manifest. retries: in turn, whose rows replace those of the same place
     in the manifest. ours: called right before the publication, raises if the run is no longer ours. retrying: the last
     of the retries is what is committed now, and not the run itself. redecide: makes of a shard's rows, error_map
-    included, what is published; None if they are published as they are. The digests of what was published go into
-    ``record``, which is the caller's to save. Raises AuditError if the run does not balance, or shards are damaged:
-    those that the same command can score again are removed first.
+    included, what is published; None if they are published as they are. version: of the results. The digests of what
+    was published go into ``record``, which is the caller's to save. Raises AuditError if the run does not balance, or
+    shards are damaged: those that the same command can score again are removed first.
     """
     damaged = Damaged(ours)
     schema = result_schema(frozen.extras)
@@ -76,7 +77,7 @@ def commit(
         connection.close()
         ours()
         upload(local / "digests", folder.digests)
-        upload(local / "queue.csv", folder.review)
+        upload(local / "queue.csv", folder.queue(version))
         upload(target, folder.results)
         record.published = Published(table=FileDigest.of(target), digests=FileDigest.of(local / "digests"))
     return counts

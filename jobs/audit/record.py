@@ -36,9 +36,7 @@ class RunFolder:
         self.manifest = join(self.uri, "manifest")
         self.shards = join(self.uri, "shards")
         self.digests = join(self.uri, "digests.parquet")
-        self.review, self.verdicts, self.estimate = (
-            join(self.uri, "review", name) for name in ("queue.csv", "verdicts.csv", "estimate.json")
-        )
+        self.verdicts, self.estimate = (join(self.uri, "review", name) for name in ("verdicts.csv", "estimate.json"))
         self.success = join(self.uri, "_SUCCESS")
         self.lock = join(self.uri, "lock.json")
         self.results = join(output, "results", f"run_date={run_date}", f"{name}.parquet")
@@ -60,6 +58,10 @@ class RunFolder:
     def earlier(self, version: int) -> str:
         """Where an earlier version of the results is kept, from 1."""
         return join(self.uri, "versions", f"{version:04d}.parquet")
+
+    def queue(self, version: int) -> str:
+        """Where the review queue of a version of the results is. Each has its own: people write into it."""
+        return join(self.uri, "review", f"queue-{version:04d}.csv")
 
     def retry(self, version: int) -> RunFolder:
         """The same run with the places for what a retry works on; 2 is the first, whatever version it made."""

@@ -61,7 +61,14 @@ def rethreshold(run: str, threshold: str, settings: dict[str, Any]) -> Outcome:
         again = redecide(config, folder, bundle, record)
         whole = FrozenManifest.from_dict(record.frozen)
         record.counts = commit(
-            folder, record, whole, retries(folder, record), ours=lock.check, retrying=True, redecide=again
+            folder,
+            record,
+            whole,
+            retries(folder, record),
+            ours=lock.check,
+            retrying=True,
+            redecide=again,
+            version=version + 1,
         )
         tidy(folder)
         record.exit_code, record.exit_reason = judged(config, record)

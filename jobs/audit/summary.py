@@ -51,7 +51,7 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     say(f"results:  {record.results}")
     if config.heatmaps != "none":
         say(f"heatmaps: {join(config.output, 'heatmaps')}")
-    say(f"to review: {RunFolder.at(join(config.output, 'runs', record.run_id)).review}")
+    say(f"to review: {RunFolder.at(join(config.output, 'runs', record.run_id)).queue(record.version)}")
     say(f"in DuckDB: {query_line(config.output)}")
     say(f"exit status {outcome.code}: {record.exit_reason}")
 

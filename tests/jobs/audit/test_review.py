@@ -85,7 +85,7 @@ def test_few_rows_are_all_in_the_queue_and_formulas_are_text(tmp_path: Path) -> 
 
 def test_every_run_has_its_queue(run: tuple[Path, Outcome]) -> None:
     rows = {row["image_id"]: row for row in published(run[0]).to_pylist() if row["status"] == "scored"}
-    found = queue(folder(run[0]) / "review" / "queue.csv")
+    found = queue(folder(run[0]) / "review" / "queue-0001.csv")
     assert {row["image_id"] for row in found} == set(rows)  # of 26 the 50 nearest are all
     for row in found:
         assert float(row["margin"]) == pytest.approx(rows[row["image_id"]]["margin"], rel=1e-9)
@@ -120,9 +120,10 @@ def fill_in(source: Path, target: Path, verdict: Any) -> dict[str, str]:
 
 def test_verdicts_become_an_estimate_of_escapes(copied: Path, tmp_path: Path) -> None:
     decided_normal(copied)
-    make_queue(str(folder(copied)), nearest=5, random=8)
+    (folder(copied) / "review" / "queue-0001.csv").unlink()
+    make_queue(str(folder(copied)), nearest=5, random=8, target=str(folder(copied) / "review" / "queue-0001.csv"))
     passed = sum(row["decision"] == "normal" for row in published(copied).to_pylist())
-    sample = [row for row in queue(folder(copied) / "review" / "queue.csv") if row["random"] == "true"]
+    sample = [row for row in queue(folder(copied) / "review" / "queue-0001.csv") if row["random"] == "true"]
     assert len(sample) == 8 and {row["decision"] for row in sample} == {"normal"}
     bad = {row["image_id"] for row in sample[:2]}
 
@@ -131,7 +132,7 @@ def test_verdicts_become_an_estimate_of_escapes(copied: Path, tmp_path: Path) ->
             return ""  # not looked at
         return "Defective " if row["image_id"] in bad or row["decision"] == "anomalous" else "good"
 
-    given = fill_in(folder(copied) / "review" / "queue.csv", tmp_path / "v.csv", verdict)
+    given = fill_in(folder(copied) / "review" / "queue-0001.csv", tmp_path / "v.csv", verdict)
     arguments = ["review", "import", str(tmp_path / "v.csv"), "--run", str(folder(copied))]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -194,9 +195,12 @@ def test_any_bytes_are_verdicts_or_refused(data: bytes) -> None:
 
 
 def test_a_queue_that_is_not_there_is_named(copied: Path, tmp_path: Path) -> None:
-    (folder(copied) / "review" / "queue.csv").unlink()
+    (folder(copied) / "review" / "queue-0001.csv").unlink()
     (tmp_path / "v.csv").write_text("image_id,verdict\na,good\n")
     with pytest.raises(AuditError, match="there is no queue; line-audit review queue makes one"):
         import_verdicts(str(folder(copied)), str(tmp_path / "v.csv"))
-    result = CliRunner().invoke(app, ["review", "queue", "--run", str(tmp_path / "nowhere")])
+    with pytest.raises(AuditError, match="there is a file already"):
+        make_queue(str(folder(copied)), 1, 1, str(tmp_path / "v.csv"))
+    arguments = ["review", "queue", "--run", str(tmp_path / "nowhere"), "--output", str(tmp_path / "q.csv")]
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == exits.USAGE and "not the folder of a run" in " ".join(result.output.split())
