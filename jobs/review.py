@@ -156,10 +156,7 @@ def _written(verdicts: Mapping[str, str]) -> bytes:
 
 def _decisions(folder: RunFolder, images: set[str]) -> dict[str, str]:
     """Of the scored rows among these images."""
+    wanted = pc.field("image_id").isin(pa.array(sorted(images), pa.string())) & (pc.field("status") == "scored")
     with reading(folder.results) as file:
-        table = pq.read_table(file, columns=["image_id", "status", "decision"])
-    chosen = pc.and_(
-        pc.equal(table["status"], "scored"), pc.is_in(table["image_id"], pa.array(sorted(images), pa.string()))
-    )
-    rows = table.filter(chosen)
+        rows = pq.read_table(file, columns=["image_id", "decision"], filters=wanted)
     return dict(zip(rows["image_id"].to_pylist(), rows["decision"].to_pylist(), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,10 +20,10 @@ QUICK = replace(RECIPES["reference"], cae_epochs=2, cae_batch=2)
 
 @pytest.fixture(scope="module")
 def layers() -> Layers:
-    """Of six images; channels of very different size."""
+    """Of four images; channels of very different size."""
     generator = torch.Generator().manual_seed(0)
-    layer2 = torch.rand(6, 512, 28, 28, generator=generator) * torch.linspace(0.1, 5, 512)[:, None, None]
-    layer3 = torch.rand(6, 1024, 14, 14, generator=generator) + torch.linspace(0, 3, 1024)[:, None, None]
+    layer2 = torch.rand(4, 512, 28, 28, generator=generator) * torch.linspace(0.1, 5, 512)[:, None, None]
+    layer3 = torch.rand(4, 1024, 14, 14, generator=generator) + torch.linspace(0, 3, 1024)[:, None, None]
     return layer2, layer3
 
 
@@ -57,7 +58,7 @@ def test_a_standardised_autoencoder_reconstructs_small_channels_as_well_as_large
     _, variance = channel_moments(*layers)
     left = {}
     for standardise in (False, True):
-        fitted = fit(layers, standardise=standardise, cae_epochs=6)
+        fitted = fit(layers, standardise=standardise, cae_epochs=4)
         with torch.inference_mode():
             residual = (features - load_cae(fitted.state)(features)).square().mean(dim=(0, 2, 3)).double()
         left[standardise] = residual / variance
@@ -69,12 +70,10 @@ def test_a_falling_rate_keeps_the_last_epoch_and_learns(layers: Layers) -> None:
     fitted = fit(layers, cae_schedule="cosine", cae_epochs=4)
     assert fitted.best_epoch == 3 and fitted.losses[3] < fitted.losses[0]
     steady = fit(layers, cae_epochs=4)
-    assert steady.losses[0] != fitted.losses[0]
+    assert steady.losses[3] != fitted.losses[3]
 
 
 def test_some_positions_are_whole_columns_of_the_features() -> None:
-    import numpy as np
-
     features = torch.arange(2 * 3 * 28 * 28, dtype=torch.float32).view(2, 3, 28, 28)
     generator = np.random.default_rng(0)
     first, second = (_some_positions(features, 0.25, generator) for _ in range(2))
@@ -88,7 +87,7 @@ def test_some_positions_are_whole_columns_of_the_features() -> None:
 
 
 def test_fewer_positions_fit_nearly_as_well(layers: Layers) -> None:
-    whole, some = fit(layers, cae_epochs=8), fit(layers, cae_epochs=8, cae_positions=0.25)
+    whole, some = fit(layers, cae_epochs=6), fit(layers, cae_epochs=6, cae_positions=0.25)
     assert some.losses[-1] < 2 * whole.losses[-1] and some.losses[-1] < some.losses[0]
 
 

@@ -89,13 +89,13 @@ def write_bundle(folder: Path, images: Sequence[tuple[str, bytes]], precision: P
         state = torch.load(root / "weights" / "resnet50_v1_caffe_imagenet_conv1_to_layer3.pth", weights_only=True)
         backbone = (state, "v1")
 
-    def written(threshold: float | Mapping[str, float]) -> Bundle:
+    def written(threshold: float | Mapping[str, float], references: int) -> Bundle:
         write_random_bundle(
-            folder, CATEGORIES, threshold=threshold, precision=precision, backbone=backbone, references=1
+            folder, CATEGORIES, threshold=threshold, precision=precision, backbone=backbone, references=references
         )
         return read_bundle(str(folder))
 
-    bundle = written(1.0)
+    bundle = written(1.0, 0)
     extractor = bundle.extractor("cpu", precision)
     scores: dict[str, list[float]] = {}
     for category, data in images:
@@ -107,7 +107,8 @@ def write_bundle(folder: Path, images: Sequence[tuple[str, bytes]], precision: P
             category: 0.5 * min(found) if category in ANOMALOUS else 2 * max(found)
             for category in CATEGORIES
             for found in [scores.get(category, [1.0])]
-        }
+        },
+        1,
     )
 
 
