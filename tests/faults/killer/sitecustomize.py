@@ -33,6 +33,7 @@ TARGETS = {
     "jobs.audit.score": ["Scorer.score"],
     "jobs.audit.write": ["Write.__call__"],
     "jobs.audit.commit": ["commit", "count_rows"],
+    "jobs.audit.redecide": ["Redecide.__call__"],
     "jobs.storage": ["write_bytes", "upload", "create", "delete", "_publish"],
     "s3fs.core": ["S3FileSystem._call_s3"],
 }
