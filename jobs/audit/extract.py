@@ -87,7 +87,7 @@ class Extract:
         bundle: Bundle = ray.get(ray.get(registry.bundle.remote())[0])
         self.categories, self.thresholds = bundle.categories, bundle.thresholds
         self.extractor = bundle.extractor(settings.device, settings.precision, settings.micro_batch)
-        self.products = None if settings.rule.reference else bundle.known()
+        self.products = bundle.known()
         self.own = Scorer(settings.own_scorer) if settings.own_scorer else None
         self.files: dict[str, list[Any]] = {}
         self.known: dict[str, deque[Any]] = {}

@@ -69,16 +69,14 @@ class Redecide:
 
     def _draw(self, rows: list[dict[str, Any]]) -> None:
         chosen = [row for row in rows if wanted(row, self.render.which)]
-        if chosen:
-            with ThreadPoolExecutor(self.threads) as pool:
-                problems = list(pool.map(self._read, chosen))
-        without = [row for row, problem in zip(chosen, problems, strict=True) if problem] if chosen else []
-        for row in without:
+        with ThreadPoolExecutor(self.threads) as pool:
+            problems = list(pool.map(self._read, chosen))
+        without = [(row, problem) for row, problem in zip(chosen, problems, strict=True) if problem]
+        for row, _ in without:
             row["error_map"] = None  # no pictures
         render(rows, self.render)
-        for row, problem in zip(chosen, problems, strict=True) if chosen else ():
-            if problem:
-                row["render_error"] = problem
+        for row, problem in without:
+            row["render_error"] = problem
 
     def _read(self, row: dict[str, Any]) -> str | None:
         """Put the image's pixels into its row, or say why not."""

@@ -18,7 +18,6 @@ from anomaly_core.bundle_manifest import (
     ROUTER_FEATURES_FILE,
     ROUTER_FILE,
     THRESHOLDS_FILE,
-    TRAINING_FILE,
     BundleManifest,
     CategoryInfo,
     cae_file,
@@ -27,7 +26,6 @@ from anomaly_core.bundle_manifest import (
     weights_file,
 )
 from anomaly_core.device import resolve_device
-from anomaly_core.known import LEAST, fit_known
 from anomaly_core.router import extended, router_state
 from anomaly_core.self_test import with_references
 from anomaly_core.training import Recipe
@@ -37,7 +35,7 @@ from jobs.storage import delete, exists, read_bytes, scratch, write_bytes
 from jobs.training.config import TrainingError
 from jobs.training.images import TrainingImages, decode_images, find_images
 from jobs.training.tasks import TaskSettings, finished, router_features, some
-from jobs.training.train import CPUS_A_TASK, Board, created_by, created_now, references_of, run_tasks
+from jobs.training.train import CPUS_A_TASK, Board, begin, created_by, created_now, known_file, references_of, run_tasks
 from jobs.uris import join, normal
 from jobs.weights import BackboneWeights
 
@@ -83,10 +81,7 @@ def add_category(asked: Addition, watch: Callable[[Board], None] = lambda board:
     if there:
         raise TrainingError(f"{asked.images}: the bundle has {', '.join(there)} already; give images of new categories")
     settings = _settings(manifest, bundle, output, device)
-    try:
-        write_bytes(join(output, TRAINING_FILE), json.dumps({"add": asked.images, "to": bundle.digest}).encode())
-    except OSError as error:
-        raise TrainingError(f"--output {asked.output} cannot be written ({error}); give another folder") from error
+    begin(output, json.dumps({"add": asked.images, "to": bundle.digest}))
     delete(join(output, BUNDLE_FILE))
     infos = _trained(images, bundle, settings, watch)
     return _written(bundle, manifest, kept, images, infos, settings)
@@ -150,14 +145,12 @@ def _written(
     files, output = dict(kept), settings.output
     categories, router = list(manifest.categories), router_state(load_pth(files, ROUTER_FILE))
     seen: dict[str, Any] = load_pth(files, ROUTER_FEATURES_FILE)  # type: ignore[assignment]
-    features: dict[str, torch.Tensor] = {c: _backbone_features(files, c) for c in categories}
     before = _routed(router, categories, seen)
     old = list(categories)
     for one in images:  # one after the other, each against all that are there by then
         weights = [weights_file(one.category)] if settings.recipe.weighting != "none" else []
         for name in (cae_file(one.category), features_file(one.category), *weights):
             files[name] = read_bytes(join(output, name))
-        features[one.category] = _backbone_features(files, one.category)
         with scratch() as local:
             pixels, _ = decode_images(one.uris, local / "pixels", settings.preprocessing)
             new = some(router_features(pixels, router, settings), settings.seed)
@@ -173,8 +166,7 @@ def _written(
         THRESHOLDS_FILE: (json.dumps(thresholds, indent=2) + "\n").encode(),
     }
     files.pop(KNOWN_FILE, None)
-    if min(map(len, features.values())) >= LEAST:
-        files[KNOWN_FILE] = fit_known([features[c] for c in categories], settings.seed).to_bytes()
+    files |= known_file(files, categories, settings.seed)
     references = {c: [files[one.file] for one in manifest.references if one.category == c] for c in old}
     references |= {one.category: [read_bytes(uri) for uri in references_of(one.uris)] for one in images}
     described = manifest.model_copy(
@@ -196,12 +188,6 @@ def _written(
     write_bytes(join(output, BUNDLE_FILE), whole[BUNDLE_FILE])
     found = BundleManifest.from_bytes(whole[BUNDLE_FILE])
     return Added(found, tuple(sorted(infos)), before, after, sum(len(seen[c]) for c in old))
-
-
-def _backbone_features(files: Mapping[str, bytes], category: str) -> torch.Tensor:
-    content: Any = load_pth(files, features_file(category))
-    features: torch.Tensor = content["backbone"]
-    return features
 
 
 def _routed(router: Mapping[str, torch.Tensor], categories: list[str], seen: Mapping[str, torch.Tensor]) -> int:

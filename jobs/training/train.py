@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -70,7 +70,7 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     images = find_images(config.images, config.categories)
-    _begin(config)
+    begin(config.output, config.model_dump_json(indent=1))
     backbone = _backbone(config, images)
     initial, router_source = router_weights(config.router_weights)
     cpus = min(CPUS_A_TASK, os.cpu_count() or 1)
@@ -109,13 +109,12 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
     return _write_bundle(config, settings, backbone, router, images, infos)
 
 
-def _begin(config: TrainingConfig) -> None:
-    """Write down what is trained: an output that cannot be written must end a training before its hours of work."""
-    uri = join(config.output, TRAINING_FILE)
+def begin(output: str, asked: str) -> None:
+    """Write down what is asked of a training: an output that cannot be written must end it before its hours of work."""
     try:
-        write_bytes(uri, config.model_dump_json(indent=1).encode())
+        write_bytes(join(output, TRAINING_FILE), asked.encode())
     except OSError as error:
-        raise TrainingError(f"--output {config.output} cannot be written ({error}); give another folder") from error
+        raise TrainingError(f"--output {output} cannot be written ({error}); give another folder") from error
 
 
 def run_tasks(
@@ -208,9 +207,7 @@ def _write_bundle(
     if config.steps.weighting != "none":
         trained += map(weights_file, infos)
     files = own | {name: read_bytes(join(config.output, name)) for name in trained}
-    features = [load_pth(files, features_file(category))["backbone"] for category in infos]  # type: ignore[index]
-    if min(map(len, features)) >= LEAST:
-        files[KNOWN_FILE] = fit_known(features, config.seed).to_bytes()
+    files |= known_file(files, list(infos), config.seed)
     digests = {name: sha256(data) for name, data in files.items()}
     manifest = BundleManifest(
         created_by=created_by(),
@@ -233,6 +230,13 @@ def _write_bundle(
         write_bytes(join(config.output, name), whole[name])
     write_bytes(join(config.output, BUNDLE_FILE), whole[BUNDLE_FILE])
     return BundleManifest.from_bytes(whole[BUNDLE_FILE])
+
+
+def known_file(files: Mapping[str, bytes], categories: Sequence[str], seed: int) -> dict[str, bytes]:
+    """The file that tells unknown products, by its name, from the features of all categories; nothing if a category has
+    too few."""
+    features = [load_pth(files, features_file(category))["backbone"] for category in categories]  # type: ignore[index]
+    return {KNOWN_FILE: fit_known(features, seed).to_bytes()} if min(map(len, features)) >= LEAST else {}
 
 
 def created_by() -> str:
