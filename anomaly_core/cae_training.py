@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from anomaly_core.cae import CAE, FoldedCAE
 from anomaly_core.device import Precision
-from anomaly_core.features import CHANNELS, assemble
+from anomaly_core.features import CHANNELS, GRID, LAYER2_CHANNELS, assemble, enlarge, pool
 from anomaly_core.principal import channel_moments, principal_cae
 from anomaly_core.training import Best, Fitted, Progress, Recipe, autocast, batches
 
@@ -50,9 +50,9 @@ def fit_cae(
         total = 0.0
         for rows in batches(len(layer2), recipe.cae_batch, generator):
             index = torch.from_numpy(rows)
-            features = assemble(layer2[index].to(device), layer3[index].to(device))
-            if recipe.cae_positions < 1:
-                features = _some_positions(features, recipe.cae_positions, generator)
+            layers = layer2[index].to(device), layer3[index].to(device)
+            some = recipe.cae_positions < 1
+            features = _some_positions(*layers, recipe.cae_positions, generator) if some else assemble(*layers)
             if standard is not None:
                 features = standard(features)
             features = features.contiguous(memory_format=torch.channels_last)
@@ -74,10 +74,13 @@ def fit_cae(
 
 
 @torch.inference_mode()
-def residual_weights(cae: FoldedCAE, layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int = 8) -> torch.Tensor:
+def residual_weights(
+    cae: FoldedCAE, layer2: torch.Tensor, layer3: torch.Tensor, layer2_weight: float = 1.0, micro_batch: int = 8
+) -> torch.Tensor:
     """Weights of the channels: one over the mean squared error that is left in each, float32 (1536,), 1 on average.
 
     layer2 (N, 512, 28, 28), layer3 (N, 1024, 14, 14): of normal images that the autoencoder has not seen.
+    layer2_weight: so many times as much for the channels of layer2.
     """
     left = torch.zeros(CHANNELS, dtype=torch.float64)
     for start in range(0, len(layer2), micro_batch):
@@ -85,6 +88,7 @@ def residual_weights(cae: FoldedCAE, layer2: torch.Tensor, layer3: torch.Tensor,
         features = assemble(layer2[rows], layer3[rows])
         left += (features - cae(features)).float().square().sum(dim=(0, 2, 3)).double()
     weights = 1 / left.clamp(min=left.max() * 1e-6)
+    weights[:LAYER2_CHANNELS] *= layer2_weight
     return (weights / weights.mean()).float()
 
 
@@ -112,8 +116,11 @@ class _Standard:
         }
 
 
-def _some_positions(features: torch.Tensor, share: float, generator: np.random.Generator) -> torch.Tensor:
-    """(N, C, 28, 28) to (N, C, 1, P): the same share of the positions of each."""
-    flat = features.flatten(2)
-    chosen = generator.permutation(flat.shape[2])[: max(1, round(share * flat.shape[2]))]
-    return flat[:, :, torch.from_numpy(np.sort(chosen)).to(flat.device)][:, :, None]
+def _some_positions(
+    layer2: torch.Tensor, layer3: torch.Tensor, share: float, generator: np.random.Generator
+) -> torch.Tensor:
+    """F at a share of its positions, the same ones of each image: (N, 1536, 1, P)."""
+    count = GRID * GRID
+    chosen = torch.from_numpy(np.sort(generator.permutation(count)[: max(1, round(share * count))])).to(layer2.device)
+    parts = [layer.permute(0, 2, 3, 1).flatten(1, 2)[:, chosen] for layer in (pool(layer2), enlarge(pool(layer3)))]
+    return torch.cat(parts, dim=2).permute(0, 2, 1)[:, :, None]

@@ -33,7 +33,8 @@ class Recipe:
     to zero along a cosine, and then the last epoch is kept. cae_positions: share of the positions of each image, chosen
     anew every time, that a step sees. standardise: the autoencoder works on channels of mean 0 and variance 1, which is
     folded into its convolutions afterwards. weighting: of the channels in the error map, all the same, or one over the
-    mean squared error that is left in each on the images that thresholds are set from.
+    mean squared error that is left in each on the images that thresholds are set from; those of layer2 then count
+    layer2_weight times as much.
 
     settle_norms: average the router's BatchNorm statistics over the training images once it is trained.
 
@@ -56,6 +57,7 @@ class Recipe:
     cae_positions: float = 1.0
     standardise: bool = False
     weighting: Literal["none", "residual"] = "none"
+    layer2_weight: float = 1.0
     held_out: float = 0.0
     folds: int = 0
     threshold_rule: str = MEAN_PLUS_3SIGMA
@@ -72,6 +74,20 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "reference": Recipe("reference"),
+    # What won on synthetic defects (tests/bench/recipes.py); thresholds that keep a promise.
+    "default": Recipe(
+        "default",
+        cae_rate=3e-3,
+        cae_epochs=30,
+        cae_schedule="cosine",
+        cae_positions=0.125,
+        standardise=True,
+        weighting="residual",
+        layer2_weight=3.0,
+        held_out=0.2,
+        folds=5,
+        threshold_rule="conformal:0.01",
+    ),
     # For random weights and some dozens of images, as in the demo: the router starts from nothing, so it learns faster
     # and longer; gradient descent would have too few steps for an autoencoder, and a dozen steps are too few for the
     # running averages of BatchNorm, which then route by chance what the batches' own statistics route well.

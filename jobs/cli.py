@@ -213,8 +213,11 @@ def train(
     images: Annotated[str, typer.Option(help="Images in MVTec AD layout, a folder or s3:// prefix.")],
     output: Annotated[str, typer.Option(help="Where the bundle goes, a folder or s3:// prefix.")],
     recipe: Annotated[
-        str, typer.Option(help="How to train: reference, or small for some dozens of images.")
-    ] = "reference",
+        str,
+        typer.Option(
+            help="How to train: default, reference (the reference pipeline's way), or small for some dozens of images."
+        ),
+    ] = "default",
     categories: Annotated[
         list[str] | None, typer.Option(help="Category to train; repeat, or separate by commas (default: all).")
     ] = None,

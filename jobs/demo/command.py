@@ -101,7 +101,7 @@ def _training(
             "weights, which see less. Give --backbone-weights and --router-weights, or DEFAULT, for the real thing"
         )
         return settings | {"recipe": "small", "backbone_weights": "random:0", "router_weights": "random:0"}
-    recipe = "small" if router is None and backbone is not None else "reference"
+    recipe = "small" if router is None and backbone is not None else "default"
     return settings | {
         "recipe": recipe,
         "backbone_weights": backbone,

@@ -28,7 +28,7 @@ class TrainingConfig(BaseModel):
 
     images: str
     output: str
-    recipe: str = "reference"
+    recipe: str = "default"
     categories: tuple[str, ...] = ()
     backbone_weights: str | None = None
     backbone_form: BackboneForm | None = None

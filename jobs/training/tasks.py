@@ -75,7 +75,7 @@ def fit_category(
         model = load_backbone(backbone, form, settings.device, DTYPES[settings.precision])
         placing = {"device": settings.device, "precision": settings.precision}
         extract_layers(pixels, model, layer2, layer3, progress=say("features"), **placing)  # type: ignore[arg-type]
-        fitted, weights, scores = _fit_and_calibrate(layer2, layer3, settings, say)
+        fitted, weights, scores = fit_and_calibrate(layer2, layer3, settings, say)
         features = _features(layer2, layer3, settings.seed)
     threshold = ThresholdRule.parse(settings.recipe.threshold_rule)(scores)
     info = CategoryInfo(
@@ -98,7 +98,7 @@ def fit_category(
     return info
 
 
-def _fit_and_calibrate(
+def fit_and_calibrate(
     layer2: torch.Tensor, layer3: torch.Tensor, settings: TaskSettings, say: Callable[[str], Progress]
 ) -> tuple[Fitted, torch.Tensor | None, npt.NDArray[np.float64]]:
     """The autoencoder that is kept, the weights of its channels if the recipe has any, and the scores of normal images
@@ -117,7 +117,7 @@ def _fit_and_calibrate(
 
     def weigh(fitted: Fitted, rows: npt.NDArray[np.int64]) -> torch.Tensor:
         cae, index = load_cae(fitted.state, "cpu", dtype), torch.from_numpy(rows)
-        return residual_weights(cae, layer2[index], layer3[index])
+        return residual_weights(cae, layer2[index], layer3[index], recipe.layer2_weight)
 
     def score(fitted: Fitted, rows: npt.NDArray[np.int64], weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
         cae = load_cae(fitted.state, settings.device, dtype, weights)
@@ -242,10 +242,10 @@ def _layers(count: int, precision: Precision, local: Path) -> tuple[torch.Tensor
     def mapped(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         size = int(np.prod(shape))
         flat = torch.from_file(str(local / name), shared=True, size=size, dtype=DTYPES[precision])
-        return flat.view(*shape)
+        return flat.view(*shape).permute(0, 3, 1, 2)  # channels last: they are put together in less than half the time
 
-    layer2 = mapped("layer2", (count, LAYER2_CHANNELS, GRID, GRID))
-    layer3 = mapped("layer3", (count, LAYER3_CHANNELS, GRID // 2, GRID // 2))
+    layer2 = mapped("layer2", (count, GRID, GRID, LAYER2_CHANNELS))
+    layer3 = mapped("layer3", (count, GRID // 2, GRID // 2, LAYER3_CHANNELS))
     return layer2, layer3
 
 

@@ -73,16 +73,13 @@ def test_a_falling_rate_keeps_the_last_epoch_and_learns(layers: Layers) -> None:
     assert steady.losses[3] != fitted.losses[3]
 
 
-def test_some_positions_are_whole_columns_of_the_features() -> None:
-    features = torch.arange(2 * 3 * 28 * 28, dtype=torch.float32).view(2, 3, 28, 28)
+def test_some_positions_are_whole_columns_of_the_features(layers: Layers) -> None:
+    features = assemble(*layers).flatten(2)
     generator = np.random.default_rng(0)
-    first, second = (_some_positions(features, 0.25, generator) for _ in range(2))
-    assert first.shape == (2, 3, 1, 196)
-    places = (first[0, 0, 0] % 784).long()
-    assert len(set(places.tolist())) == 196
-    for image in range(2):
-        for channel in range(3):
-            assert torch.equal(first[image, channel, 0], features[image, channel].flatten()[places])
+    first, second = (_some_positions(*layers, 0.25, generator) for _ in range(2))
+    places = np.sort(np.random.default_rng(0).permutation(784)[:196])
+    assert first.shape == (4, 1536, 1, 196)
+    assert torch.allclose(first[:, :, 0], features[:, :, torch.from_numpy(places)])
     assert not torch.equal(first, second)
 
 
@@ -99,6 +96,10 @@ def test_weights_are_one_over_what_is_left(layers: Layers) -> None:
     weights = residual_weights(cae, *layers, micro_batch=4)
     assert float(weights.mean()) == pytest.approx(1.0, rel=1e-5)
     assert torch.allclose(weights * left, (weights * left).mean().expand(1536), rtol=1e-3)
+    tilted = residual_weights(cae, *layers, layer2_weight=3.0, micro_batch=4)
+    assert float(tilted.mean()) == pytest.approx(1.0, rel=1e-5)
+    assert torch.allclose(tilted[:512] / tilted[512], 3 * weights[:512] / weights[512], rtol=1e-4)
+    assert torch.allclose(tilted[512:] / tilted[512], weights[512:] / weights[512], rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,15 +1,16 @@
 """Recipes compared: ``python -m tests.bench.recipes``. Choices are made on synthetic defects, never on test images.
 
 Of each category a fifth of the normal training images is held out. Synthetic defects are drawn on them, and a recipe is
-as good as the area under the ROC curve between held-out images and the same with a defect. ``--test`` tells, of recipes
-that were chosen before, the area on the test images, beside that of the nearest neighbour among the training patches.
+as good as the area under the ROC curve between held-out images and the same with a defect. ``--test`` tells the figures
+on the test images instead, of recipes that were chosen before: trained and calibrated on all normal images as ``train``
+does, beside the nearest neighbour among the training patches.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,30 +24,39 @@ from rich.table import Table
 
 from anomaly_core.cae import load_cae
 from anomaly_core.cae_training import fit_cae, residual_weights
+from anomaly_core.calibration import ThresholdRule
 from anomaly_core.device import DTYPES, Precision, resolve_precision
 from anomaly_core.features import assemble, load_backbone
-from anomaly_core.metrics import image_auroc
-from anomaly_core.preprocess import decode
-from anomaly_core.scoring import CategoryScorer, score_maps
+from anomaly_core.metrics import decided, image_auroc
+from anomaly_core.pixel_metrics import aupro, pixel_auroc
+from anomaly_core.preprocess import SIZE, Preprocessing, decode
+from anomaly_core.scoring import CategoryScorer, score_maps, upsample
 from anomaly_core.training import RECIPES, Recipe, extract_layers, split
+from jobs.evaluation.images import read_mask
+from jobs.machine import cores
+from jobs.training.tasks import SCORE, TaskSettings, fit_and_calibrate
 from tests.bench.defects import KINDS, draw
 from tests.conftest import shared_root
 
 CATEGORIES = ("bottle", "pill", "screw")
 WEIGHTS = "weights/resnet50_v1_caffe_imagenet_conv1_to_layer3.pth"
 HELD_OUT = 0.2
-NEIGHBOURS, BANK = 1, 20_000
+BANK = 20_000
+SPLITS = 1000
+RULES = ("conformal:0.01", "conformal:0.05", "mean_plus_3sigma")
 _REFERENCE = RECIPES["reference"]
 _FEW = replace(_REFERENCE, cae_positions=0.25)
 _FALLING = replace(_FEW, cae_schedule="cosine", cae_rate=3e-3, cae_epochs=30)
+_STANDARD = replace(_FALLING, standardise=True)
 CANDIDATES: Mapping[str, Recipe] = {
     "reference": _REFERENCE,
     "positions": _FEW,
     "positions, weighted": replace(_FEW, weighting="residual"),
     "falling": _FALLING,
     "falling, weighted": replace(_FALLING, weighting="residual"),
-    "falling, standardised": replace(_FALLING, standardise=True),
-    "falling, standardised, weighted": replace(_FALLING, standardise=True, weighting="residual"),
+    "falling, standardised": _STANDARD,
+    "falling, standardised, weighted": replace(_STANDARD, weighting="residual"),
+    "default": RECIPES["default"],
     "principal": replace(_REFERENCE, cae="principal"),
     "principal, weighted": replace(_REFERENCE, cae="principal", weighting="residual"),
 }
@@ -54,26 +64,30 @@ console = Console(width=150)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 Layers = tuple[torch.Tensor, torch.Tensor]
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Images:
-    """Features of one category: of normal images to fit and to hold out, of synthetic defects on these with their
-    kinds, and of the test images with their truth."""
+    """Features of one category: of its normal images, with the indices of those that are held out; of synthetic defects
+    on these with their kinds; of the test images with their truth and masks, bool (N, 224, 224)."""
 
-    fit: Layers
-    held: Layers
+    normal: Layers
+    held: list[int]
     drawn: Layers
     kinds: list[str]
     test: Layers
     defective: list[bool]
+    masks: torch.Tensor
 
 
 @app.command()
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Recipes (default: all).")] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of the training, from 0.")] = 1,
-    test: Annotated[bool, typer.Option("--test", help="Tell the figures of the test images too.")] = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="Tell the figures on the test images, of chosen recipes.")
+    ] = False,
     cache: Annotated[Path, typer.Option(help="Where features are kept.")] = Path("bench-output/recipes"),
 ) -> None:
     """Print the table of recipes."""
@@ -82,35 +96,75 @@ def main(
         raise typer.Exit(typer.echo("no real images and weights (LINE_AUDIT_SHARED)", err=True) or 2)
     precision = resolve_precision("auto", "cpu")
     images = {category: cached(category, root, cache, precision) for category in CATEGORIES}
-    found: dict[str, Any] = {}
-    if test:
-        found["nearest neighbour"] = [{c: {"test": neighbour(one)} for c, one in images.items()}]
-        show(found, test)
+    found: dict[str, list[dict[str, Figures]]] = {}
+    keys = ("auroc", "pixel_auroc", "aupro") if test else ("mean",)
     for name in names or CANDIDATES:
         found[name] = []
         for seed in range(seeds):
-            found[name].append({c: judged(one, CANDIDATES[name], precision, seed, test) for c, one in images.items()})
-            show({name: found[name]}, test)
-    show(found, test)
-    (cache / "recipes.json").write_text(json.dumps(found, indent=1))
+            judge = tested if test else judged
+            found[name].append({c: judge(one, CANDIDATES[name], precision, seed) for c, one in images.items()})
+            show({name: found[name]}, keys)
+            cache.joinpath("test.json" if test else "screen.json").write_text(json.dumps(found, indent=1))
+    if test:
+        found["nearest neighbour"] = [{c: neighbour(one, seed) for c, one in images.items()} for seed in range(seeds)]
+        cache.joinpath("test.json").write_text(json.dumps(found, indent=1))
+    show(found, keys)
+    if test:
+        show_decisions(found)
 
 
-def judged(images: Images, recipe: Recipe, precision: Precision, seed: int, test: bool) -> dict[str, float]:
-    """AUROC by kind of synthetic defect, their mean, of the test images if asked for, and seconds of the fit."""
+def judged(images: Images, recipe: Recipe, precision: Precision, seed: int) -> Figures:
+    """AUROC by kind of synthetic defect, their mean, and seconds of the fit."""
     start = time.monotonic()
-    fitted = fit_cae(*images.fit, recipe, device="cpu", precision=precision, seed=seed)
+    kept = sorted(set(range(len(images.normal[0]))) - set(images.held))
+    held = _rows(images.normal, images.held)
+    fitted = fit_cae(*_rows(images.normal, kept), recipe, device="cpu", precision=precision, seed=seed)
     seconds = time.monotonic() - start
     dtype = DTYPES[precision]
     weights = None
     if recipe.weighting == "residual":
-        weights = residual_weights(load_cae(fitted.state, "cpu", dtype), *images.held)
-    scorer = CategoryScorer(load_cae(fitted.state, "cpu", dtype, weights), "top10_mean_224", "cpu", dtype)
-    held, drawn = scorer(*images.held).score, scorer(*images.drawn).score
-    figures = {kind: separation(held, drawn[np.array(images.kinds) == kind]) for kind in KINDS}
-    figures |= {"mean": float(np.mean(list(figures.values()))), "seconds": seconds}
-    if test:
-        figures["test"] = image_auroc(images.defective, scorer(*images.test).score)
-    return figures
+        weights = residual_weights(load_cae(fitted.state, "cpu", dtype), *held, recipe.layer2_weight)
+    scorer = CategoryScorer(load_cae(fitted.state, "cpu", dtype, weights), SCORE, "cpu", dtype)
+    normal, drawn = scorer(*held).score, scorer(*images.drawn).score
+    figures = {kind: separation(normal, drawn[np.array(images.kinds) == kind]) for kind in KINDS}
+    return figures | {"mean": float(np.mean(list(figures.values()))), "seconds": seconds}
+
+
+def tested(images: Images, recipe: Recipe, precision: Precision, seed: int) -> Figures:
+    """Of the test images: AUROC, pixel AUROC, AUPRO, scores; and the scores that a threshold is set from."""
+    start = time.monotonic()
+    settings = TaskSettings("", recipe, "cpu", precision, seed, cores(), "", Preprocessing())
+    fitted, weights, calibration = fit_and_calibrate(*images.normal, settings, lambda stage: lambda done, total: None)
+    seconds = time.monotonic() - start
+    dtype = DTYPES[precision]
+    scorer = CategoryScorer(load_cae(fitted.state, "cpu", dtype, weights), SCORE, "cpu", dtype)
+    scored = scorer(*images.test)
+    figures = _figures(images, scored.score, torch.from_numpy(scored.error_map))
+    return figures | {"seconds": seconds, "calibration": calibration.tolist(), "defective": images.defective}
+
+
+def neighbour(images: Images, seed: int) -> Figures:
+    """Of the test images, by the distance of each patch to the nearest of 20,000 random patches of the normal images
+    (as PatchCore without its coreset: Roth et al. 2022), on the same features and with the same score."""
+    start = time.monotonic()
+    patches = rows(images.normal)
+    bank = patches[torch.from_numpy(np.random.default_rng(seed).permutation(len(patches))[:BANK])].float()
+    maps = []
+    for index in range(0, len(images.test[0]), 4):
+        some = rows(_rows(images.test, list(range(index, min(index + 4, len(images.test[0]))))))
+        maps.append(torch.cdist(some.float(), bank).min(dim=1).values.square().view(-1, 28, 28))
+    together = torch.cat(maps)
+    return _figures(images, score_maps(together, SCORE)[0], together) | {"seconds": time.monotonic() - start}
+
+
+def _figures(images: Images, scores: npt.NDArray[np.float32], maps: torch.Tensor) -> Figures:
+    masks, large = images.masks.numpy(), upsample(maps.float()).numpy()
+    return {
+        "auroc": image_auroc(images.defective, scores),
+        "pixel_auroc": pixel_auroc(masks, large),
+        "aupro": aupro(masks, large),
+        "scores": scores.tolist(),
+    }
 
 
 def separation(normal: npt.NDArray[np.float32], defective: npt.NDArray[np.float32]) -> float:
@@ -118,24 +172,27 @@ def separation(normal: npt.NDArray[np.float32], defective: npt.NDArray[np.float3
     return image_auroc([False] * len(normal) + [True] * len(defective), np.concatenate([normal, defective]))
 
 
-def neighbour(images: Images) -> float:
-    """AUROC of the test images by the distance of their farthest patch to the nearest of 20,000 random patches of the
-    normal images (as PatchCore without its coreset: Roth et al. 2022), on the same features and with the same score."""
-    patches = torch.cat([rows(layers) for layers in (images.fit, images.held)])
-    chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(patches))[:BANK])
-    bank = patches[chosen].float()
-    maps = []
-    for start in range(0, len(images.test[0]), 4):
-        some = (images.test[0][start : start + 4], images.test[1][start : start + 4])
-        nearest = torch.cdist(rows(some).float(), bank).topk(NEIGHBOURS, largest=False).values.mean(dim=1)
-        maps.append(nearest.square().view(-1, 28, 28))
-    return image_auroc(images.defective, score_maps(torch.cat(maps), "top10_mean_224")[0])
-
-
 def rows(layers: Layers) -> torch.Tensor:
     """Patches of images, (N * 784, 1536)."""
     parts = zip(*(layer.split(16) for layer in layers), strict=True)
     return torch.cat([assemble(*part).permute(0, 2, 3, 1).reshape(-1, 1536) for part in parts])
+
+
+def _rows(layers: Layers, chosen: Sequence[int]) -> Layers:
+    index = torch.tensor(chosen)
+    return layers[0][index], layers[1][index]
+
+
+def rejected(scores: Sequence[float], rule: str, splits: int = SPLITS) -> npt.NDArray[np.float64]:
+    """Scores of normal images, parted at random into two halves so many times: a threshold is set from one, and the
+    shares of the other that it rejects are returned."""
+    generator, values = np.random.default_rng(0), np.array(scores)
+    found = []
+    for _ in range(splits):
+        order = generator.permutation(len(values))
+        one, other = values[order[: len(order) // 2]], values[order[len(order) // 2 :]]
+        found.append((other >= ThresholdRule.parse(rule)(one).value).mean())
+    return np.array(found)
 
 
 def cached(category: str, root: Path, cache: Path, precision: Precision) -> Images:
@@ -150,9 +207,9 @@ def cached(category: str, root: Path, cache: Path, precision: Precision) -> Imag
 
 def _extracted(category: str, root: Path, precision: Precision) -> dict[str, Any]:
     folder = root / "data" / "mvtec224" / category
-    normal = _pixels(sorted((folder / "train" / "good").glob("*.png")))
+    normal = pictures(sorted((folder / "train" / "good").glob("*.png")))
     tests = sorted((folder / "test").rglob("*.png"))
-    fit, held = split(len(normal), HELD_OUT, seed=0)
+    _, held = split(len(normal), HELD_OUT, seed=0)
     generator = np.random.default_rng(1)
     kinds = [kind for _ in held for kind in KINDS]
     drawn = np.stack([draw(normal[i], kind, generator)[0] for i in held for kind in KINDS])
@@ -161,55 +218,68 @@ def _extracted(category: str, root: Path, precision: Precision) -> dict[str, Any
 
     def layers(pixels: npt.NDArray[np.uint8]) -> Layers:
         two, three = (
-            torch.empty(len(pixels), *shape, dtype=DTYPES[precision]) for shape in ((512, 28, 28), (1024, 14, 14))
+            torch.empty(len(pixels), *shape, dtype=DTYPES[precision]).permute(0, 3, 1, 2)
+            for shape in ((28, 28, 512), (14, 14, 1024))
         )
         extract_layers(pixels, network, two, three, device="cpu", precision=precision)
         return two, three
 
+    def mask(path: Path) -> npt.NDArray[np.bool_]:
+        where = folder / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+        return read_mask(str(where)) if path.parent.name != "good" else np.zeros((SIZE, SIZE), dtype=bool)
+
     console.print(f"features of {category}", style="dim")
     return {
-        "fit": layers(normal[fit]),
-        "held": layers(normal[held]),
+        "normal": layers(normal),
+        "held": held.tolist(),
         "drawn": layers(drawn),
         "kinds": kinds,
-        "test": layers(_pixels(tests)),
+        "test": layers(pictures(tests)),
         "defective": [path.parent.name != "good" for path in tests],
+        "masks": torch.from_numpy(np.stack([mask(path) for path in tests])),
     }
 
 
-def _pixels(paths: list[Path]) -> npt.NDArray[np.uint8]:
+def pictures(paths: Sequence[Path]) -> npt.NDArray[np.uint8]:
+    """Image files as the models see them, uint8 (N, 224, 224, 3)."""
     return np.stack([decode(path.read_bytes()).pixels for path in paths])
 
 
-def show(found: Mapping[str, Any], test: bool) -> None:
+def show(found: Mapping[str, list[dict[str, Figures]]], keys: Sequence[str]) -> None:
     """Means over seeds with their spread: by category, over all, the worst one."""
-    table = Table(
-        title="AUROC of synthetic defects" + (", then of the test images" if test else ""), title_justify="left"
-    )
-    for heading in (
-        "recipe",
-        "seeds",
-        *CATEGORIES,
-        "mean",
-        "worst",
-        *((*CATEGORIES, "mean") if test else ()),
-        "seconds",
-    ):
-        table.add_column(heading, justify="left" if heading == "recipe" else "right")
+    for key in keys:
+        title = "AUROC of synthetic defects" if key == "mean" else f"{key} of the test images"
+        table = Table(title=title, title_justify="left")
+        for heading in ("recipe", "seeds", *CATEGORIES, "mean", "worst", "seconds"):
+            table.add_column(heading, justify="left" if heading == "recipe" else "right")
+        for name, runs in found.items():
+            by_seed = np.array([[run[c][key] for c in CATEGORIES] for run in runs])
+            columns = [*by_seed.T, by_seed.mean(axis=1), by_seed.min(axis=1)]
+            seconds = np.mean([sum(run[c]["seconds"] for c in CATEGORIES) for run in runs])
+            table.add_row(name, str(len(runs)), *map(_spread, columns), f"{seconds:.0f}")
+        console.print(table)
+
+
+def show_decisions(found: Mapping[str, list[dict[str, Figures]]]) -> None:
+    """What each rule promises on normal images that were not seen, and what it does on the test images."""
+    table = Table(title="thresholds, all categories and seeds together", title_justify="left")
+    for heading in ("recipe", "rule", f"rejected, {SPLITS} splits", "false rejects", "escapes"):
+        table.add_column(heading, justify="left" if heading in ("recipe", "rule") else "right")
     for name, runs in found.items():
-        cells = [name, str(len(runs))]
-        for key in ("mean", "test")[: 1 + test]:
-            by_seed = np.array([[run[c].get(key, np.nan) for c in CATEGORIES] for run in runs])
-            columns = [*by_seed.T, by_seed.mean(axis=1), *([by_seed.min(axis=1)] if key == "mean" else [])]
-            cells += [_spread(column) for column in columns]
-        cells.append(f"{np.mean([sum(run[c].get('seconds', 0) for c in CATEGORIES) for run in runs]):.0f}")
-        table.add_row(*cells)
+        for rule in RULES:
+            of = [run[c] for run in runs for c in CATEGORIES if "calibration" in run[c]]
+            if of:
+                shares = [rejected(one["calibration"], rule).mean() for one in of]
+                truth = np.concatenate([one["defective"] for one in of])
+                over = [np.array(one["scores"]) >= ThresholdRule.parse(rule)(one["calibration"]).value for one in of]
+                rates = decided(truth, np.where(np.concatenate(over), "anomalous", "normal"))
+                told = f"{100 * np.mean(shares):.2f} % ({100 * min(shares):.2f}-{100 * max(shares):.2f})"
+                both = (f"{one.count} of {one.of}: {one}" for one in (rates.false_rejects, rates.escapes))
+                table.add_row(name, rule, told, *both)
     console.print(table)
 
 
 def _spread(values: npt.NDArray[np.float64]) -> str:
-    if np.isnan(values).all():
-        return "-"
     return f"{values.mean():.4f}" + (f" ({values.min():.4f}-{values.max():.4f})" if len(values) > 1 else "")
 
 

@@ -33,7 +33,7 @@ from jobs.training import command
 from jobs.training import train as module
 from jobs.training.add import Added, Addition, add_category
 from jobs.training.config import TrainingConfig, TrainingError
-from jobs.training.tasks import TaskSettings, _fit_and_calibrate
+from jobs.training.tasks import TaskSettings, fit_and_calibrate
 from jobs.training.train import train
 from jobs.weights import WeightsError
 from tests.anomaly_core.files import encode
@@ -177,7 +177,7 @@ def test_every_image_of_a_fold_is_scored_by_an_autoencoder_that_has_not_seen_it(
         return lambda done, total: None
 
     asked = TaskSettings("", recipe, "cpu", "float32", 4, 2, "", Preprocessing())
-    fitted, weights, scores = _fit_and_calibrate(layer2, layer3, asked, say)
+    fitted, weights, scores = fit_and_calibrate(layer2, layer3, asked, say)
     assert weights is None
     assert stages == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3", "autoencoder"]
     unseen = parted(6, 3, seed=4)
