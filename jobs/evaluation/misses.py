@@ -8,11 +8,14 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import binary_dilation
 
 from anomaly_core.heatmap import overlay, png, relative_map
 from anomaly_core.preprocess import SIZE, Preprocessing
+from jobs.evaluation.images import read_mask
 from jobs.evaluation.judge import Judged, decode_test_image
 
+OUTLINE = (0, 200, 255)
 Kind = Literal["escape", "false_reject"]
 
 
@@ -46,9 +49,13 @@ def worst_misses(judged: Sequence[Judged], thresholds: Mapping[str, float], most
 
 
 def picture(miss: Miss, threshold: float, preprocessing: Preprocessing) -> bytes:
-    """Its overlay beside the picture itself, as the bytes of a PNG file."""
+    """The picture with an outline of its mask, if it has one, beside its overlay; as the bytes of a PNG file."""
     assert miss.judged.error_map is not None
     pixels = decode_test_image(miss.judged.image, preprocessing)
     relative = relative_map(miss.judged.error_map, threshold, (SIZE, SIZE))
-    pair: npt.NDArray[np.uint8] = np.concatenate([pixels, overlay(relative, pixels)], axis=1)
+    outlined = pixels.copy()
+    if miss.judged.image.mask is not None:
+        mask = read_mask(miss.judged.image.mask)
+        outlined[binary_dilation(mask, iterations=2) & ~mask] = OUTLINE
+    pair: npt.NDArray[np.uint8] = np.concatenate([outlined, overlay(relative, pixels)], axis=1)
     return png(pair)

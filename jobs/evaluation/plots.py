@@ -63,6 +63,6 @@ def histograms(judged: Sequence[Judged], thresholds: Mapping[str, float]) -> go.
         figure.add_vline(x=1, line={"color": LINE_COLOUR, "width": 1.5, "dash": "dash"}, **at)
         figure.update_xaxes(title="score / threshold", **at)
     figure.update_yaxes(title="images", col=1)
-    legend = {"orientation": "h", "y": 1 + 0.16 / rows, "yanchor": "bottom", "x": 1, "xanchor": "right"}
+    legend = {"orientation": "h", "y": 1 + 0.16 / rows, "yanchor": "bottom", "x": 0, "xanchor": "left"}
     figure.update_layout(**_LAYOUT, height=60 + 280 * rows, barmode="overlay", bargap=0, legend=legend)
     return figure

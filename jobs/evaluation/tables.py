@@ -122,16 +122,10 @@ Table = tuple[str, list[str], list[list[str]]]
 def tables(found: Evaluation) -> Iterator[Table]:
     """Title, headings and cells of each table that people read."""
     yield "Scores", ["category", "images", *HEADINGS.values(), "T"], _scores(found)
-    headings = [
-        "category",
-        "false rejects",
-        "escapes",
-        "false rejects",
-        "escapes",
-        "good in review",
-        "defects in review",
-    ]
-    yield "Decisions: by the right autoencoder, then end to end", headings, _decisions(found)
+    headings = ["category", "false rejects", "escapes"]
+    yield "Decisions, by the right autoencoder", headings, _decisions(found)
+    headings += ["good in review", "defective in review"]
+    yield "Decisions of an audit, end to end", headings, _end_to_end(found)
     headings = ["category", "good parts", "defective parts", "good called unknown", "defective called unknown"]
     headings += ["smallest confidence", "smallest logit margin", "at"]
     yield "Routed to their category", headings, _routings(found)
@@ -189,16 +183,17 @@ def _scores(found: Evaluation) -> list[list[str]]:
 
 
 def _decisions(found: Evaluation) -> list[list[str]]:
-    each = [(name, one.at_threshold, one.end_to_end) for name, one in found.categories.items()]
-    each.append(("all", found.summary.at_threshold, found.summary.end_to_end))
+    each = [(name, one.at_threshold) for name, one in found.categories.items()]
     return [
-        [
-            name,
-            *(str(one) for one in (alone.false_rejects, alone.escapes, whole.false_rejects, whole.escapes)),
-            str(whole.good_in_review),
-            str(whole.defective_in_review),
-        ]
-        for name, alone, whole in each
+        [name, str(one.false_rejects), str(one.escapes)] for name, one in [*each, ("all", found.summary.at_threshold)]
+    ]
+
+
+def _end_to_end(found: Evaluation) -> list[list[str]]:
+    each = [(name, one.end_to_end) for name, one in found.categories.items()]
+    return [
+        [name, *map(str, (one.false_rejects, one.escapes, one.good_in_review, one.defective_in_review))]
+        for name, one in [*each, ("all", found.summary.end_to_end)]
     ]
 
 

@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import distance_transform_cdt
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
@@ -174,7 +175,12 @@ def test_the_worst_misses_are_pictures(ground: Ground) -> None:
         (one.margin, path) for path, (_, one) in ground.truth.items() if path[:3] == "cap" and "/good/" not in path
     )[1]
     pair = np.asarray(Image.open(overlays / "cap" / "escape-1.png"))
-    assert np.array_equal(pair[:, :224], np.asarray(Image.open(ground.images / lowest)))
+    outlined = np.array(Image.open(ground.images / lowest))
+    mask = lowest.replace("/test/", "/ground_truth/").replace(".png", "_mask.png")
+    large = np.asarray(Image.open(ground.images / mask).convert("L").resize((224, 224), Image.Resampling.NEAREST))
+    away = distance_transform_cdt(large == 0, "taxicab")
+    outlined[(away > 0) & (away <= 2)] = (0, 200, 255)
+    assert np.array_equal(pair[:, :224], outlined)
     assert np.array_equal(pair[:, 224:], ground.truth[lowest][1].overlay)
 
 
