@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from anomaly_core.cae import CAE, FoldedCAE
 from anomaly_core.device import Precision
-from anomaly_core.features import CHANNELS, GRID, LAYER2_CHANNELS, assemble, enlarge, pool
+from anomaly_core.features import CHANNELS, GRID, LAYER2_CHANNELS, Layer, assemble, enlarge, pool
 from anomaly_core.principal import channel_moments, principal_cae
 from anomaly_core.training import Best, Fitted, Progress, Recipe, autocast, batches
 
+# No channel counts more than so many times as much as the median one: a channel that is silent on all normal images
+# would otherwise decide every score by its rounding.
+MOST_WEIGHT = 100.0
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 def fit_cae(
-    layer2: torch.Tensor,
-    layer3: torch.Tensor,
+    layer2: Layer,
+    layer3: Layer,
     recipe: Recipe,
     *,
     device: str,
     precision: Precision,
     seed: int = 0,
     progress: Progress | None = None,
+    build: Callable[[], nn.Module] = CAE,
+    loss: Loss = F.mse_loss,
 ) -> Fitted:
-    """Fit the autoencoder of one category to normal images by mean squared error; the best epoch is kept.
+    """Fit the autoencoder of one category to normal images; the best epoch is kept.
 
     layer2 (N, 512, 28, 28), layer3 (N, 1024, 14, 14): frozen features of the normal training images, on the CPU, may
     be memory-mapped. Weights and optimiser are float32; with bfloat16 the products are taken in it (autocast). With
-    ``recipe.cae`` principal it is set in closed form instead.
+    ``recipe.cae`` principal it is set in closed form instead. build, loss: for studies of other ways; the model must
+    have the state dict of a CAE, the loss takes reconstruction and features in float32.
     """
     start = time.monotonic()
     if recipe.cae == "principal":
@@ -37,7 +48,7 @@ def fit_cae(
         return Fitted(principal.state_dict(), [left], 0, time.monotonic() - start)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CAE()
+        model = build()
     model.to(device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.cae_rate)
     generator = np.random.default_rng(seed)
@@ -59,12 +70,12 @@ def fit_cae(
             optimiser.zero_grad(set_to_none=True)
             with autocast(device, precision):
                 reconstruction = model(features)
-            loss = F.mse_loss(reconstruction.float(), features.float())
-            loss.backward()
+            missed = loss(reconstruction.float(), features.float())
+            missed.backward()
             optimiser.step()
             if schedule is not None:
                 schedule.step()
-            total += float(loss.detach()) * len(rows)
+            total += float(missed.detach()) * len(rows)
         losses.append(total / len(layer2))
         best.offer(losses[-1], epoch, model, always=falling)
         if progress:
@@ -75,7 +86,7 @@ def fit_cae(
 
 @torch.inference_mode()
 def residual_weights(
-    cae: FoldedCAE, layer2: torch.Tensor, layer3: torch.Tensor, layer2_weight: float = 1.0, micro_batch: int = 8
+    cae: FoldedCAE, layer2: Layer, layer3: Layer, layer2_weight: float = 1.0, micro_batch: int = 8
 ) -> torch.Tensor:
     """Weights of the channels: one over the mean squared error that is left in each, float32 (1536,), 1 on average.
 
@@ -87,7 +98,7 @@ def residual_weights(
         rows = slice(start, start + micro_batch)
         features = assemble(layer2[rows], layer3[rows])
         left += (features - cae(features)).float().square().sum(dim=(0, 2, 3)).double()
-    weights = 1 / left.clamp(min=left.max() * 1e-6)
+    weights = 1 / left.clamp(min=max(float(left.median()) / MOST_WEIGHT, torch.finfo(torch.float32).tiny))
     weights[:LAYER2_CHANNELS] *= layer2_weight
     return (weights / weights.mean()).float()
 
@@ -95,7 +106,7 @@ def residual_weights(
 class _Standard:
     """Features with mean 0 and variance 1 in every channel over the positions of all images."""
 
-    def __init__(self, layer2: torch.Tensor, layer3: torch.Tensor, device: str):
+    def __init__(self, layer2: Layer, layer3: Layer, device: str):
         mean, variance = channel_moments(layer2, layer3)
         deviation = variance.clamp(min=variance.mean() * 1e-6).sqrt()
         self.mean, self.deviation = (one.float().to(device)[:, None, None] for one in (mean, deviation))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -51,6 +53,22 @@ def load_backbone(
 ) -> Backbone:
     """The backbone for inference: BatchNorm folded, channels_last. Raises ValueError as ``backbone_state``."""
     return Backbone(ResNet(RESNET50_TO_LAYER3, backbone_state(state), form, device, dtype))
+
+
+class Chosen:
+    """Some images of a layer (N, C, H, W), read when they are asked for: what is mapped is never copied whole."""
+
+    def __init__(self, layer: torch.Tensor, rows: npt.NDArray[np.int64]):
+        self.layer, self.rows = layer, torch.from_numpy(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: slice | torch.Tensor) -> torch.Tensor:
+        return self.layer[self.rows[chosen]]
+
+
+Layer = torch.Tensor | Chosen
 
 
 def assemble(layer2: torch.Tensor, layer3: torch.Tensor) -> torch.Tensor:

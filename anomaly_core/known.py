@@ -27,9 +27,6 @@ FALSE_UNKNOWN = 0.001
 ALONE = 3.0
 # Images of a category: fewer say too little of how far apart they lie.
 LEAST = 30
-# Where the limit is on the way from the category's own images to the nearest of another one. Beyond the middle, since
-# defective parts lie farther out than the normal ones that it is measured from.
-WAY = 2 / 3
 
 
 def pooled(layer2: torch.Tensor, layer3: torch.Tensor) -> torch.Tensor:
@@ -79,7 +76,7 @@ def fit_known(features: Sequence[torch.Tensor], seed: int = 0) -> Known:
     """From the pooled features of each category's training images, float32 (n, 1536) with n of 2 and more.
 
     A limit lies between the category's own images (the distance that conformal calibration gives, each image measured
-    by statistics without it) and the nearest image of another category, two thirds of the way.
+    by statistics without it) and the nearest image of another category, in the middle.
     """
     parts = [one.double() for one in features]
     means, inverse = _statistics(parts)
@@ -87,7 +84,7 @@ def fit_known(features: Sequence[torch.Tensor], seed: int = 0) -> Known:
     limits = []
     for index, mean in enumerate(means):
         others = [float(_distances(part, mean, inverse).min()) for i, part in enumerate(parts) if i != index]
-        limit = own[index] + WAY * (min(others) - own[index]) if others else ALONE * own[index]
+        limit = (own[index] + min(others)) / 2 if others else ALONE * own[index]
         limits.append(max(own[index], limit))
     whitening = torch.linalg.cholesky(inverse)
     return Known(whitening.float(), (torch.stack(means) @ whitening).float(), torch.tensor(limits, dtype=torch.float32))

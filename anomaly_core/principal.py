@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from anomaly_core.cae import CAE, LATENT
-from anomaly_core.features import CHANNELS, assemble
+from anomaly_core.features import CHANNELS, Layer, assemble
 
 
-def principal_cae(layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int = 8) -> tuple[CAE, float]:
+def principal_cae(layer2: Layer, layer3: Layer, micro_batch: int = 8) -> tuple[CAE, float]:
     """The CAE whose reconstruction is the projection on the first 100 principal components of the positions of F.
 
     layer2 (N, 512, 28, 28), layer3 (N, 1024, 14, 14): features of normal images. Returns the model in eval mode and
@@ -29,9 +29,7 @@ def principal_cae(layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int =
     return _write(components, mean.float()), left
 
 
-def channel_moments(
-    layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int = 8
-) -> tuple[torch.Tensor, torch.Tensor]:
+def channel_moments(layer2: Layer, layer3: Layer, micro_batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance of each channel over the positions of all images, float64 (1536,) each. Layers as above."""
     count = 0
     total, squares = torch.zeros(2, CHANNELS, dtype=torch.float64)
@@ -43,7 +41,7 @@ def channel_moments(
     return mean, squares / count - mean.square()
 
 
-def _moments(layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(layer2: Layer, layer3: Layer, micro_batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     count = 0
     total = torch.zeros(CHANNELS, dtype=torch.float64)
     products = torch.zeros(CHANNELS, CHANNELS, dtype=torch.float64)
@@ -61,7 +59,7 @@ def _moments(layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int) -> tu
     return mean + shift.double(), products / count - torch.outer(mean, mean)
 
 
-def _positions(layer2: torch.Tensor, layer3: torch.Tensor, micro_batch: int) -> Iterator[torch.Tensor]:
+def _positions(layer2: Layer, layer3: Layer, micro_batch: int) -> Iterator[torch.Tensor]:
     for start in range(0, len(layer2), micro_batch):
         rows = slice(start, start + micro_batch)
         yield assemble(layer2[rows].float(), layer3[rows].float()).permute(0, 2, 3, 1).reshape(-1, CHANNELS)

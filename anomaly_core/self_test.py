@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
-from anomaly_core.bundle import load_bundle
+from anomaly_core.bundle import Bundle, load_bundle
 from anomaly_core.bundle_manifest import BUNDLE_FILE, ReferenceImage, sha256
 from anomaly_core.device import Precision
 from anomaly_core.preprocess import Preprocessing, decode
@@ -55,6 +55,21 @@ def with_references(files: Mapping[str, bytes], images: Mapping[str, Sequence[by
     digests = manifest.files | {name: sha256(data) for name, data in kept.items()}
     described = manifest.model_copy(update={"references": references, "files": digests})
     return {**files, **kept, BUNDLE_FILE: described.to_bytes()}
+
+
+def failed_references(bundle: Bundle, device: str) -> list[str]:
+    """Of a described bundle's reference images, what is no longer as it was at training, for people."""
+    if bundle.manifest is None:
+        raise ValueError(f"only a bundle with {BUNDLE_FILE} has reference images")
+    precision, found = bundle.manifest.precision, []
+    extractor = bundle.extractor(device, precision)
+    for one in bundle.references:
+        routed = extractor(decode(bundle.files[one.file], preprocessing=bundle.preprocessing).pixels[None])
+        score = float(bundle.scorer(one.category, device, precision)(routed.layer2, routed.layer3).score[0])
+        right = bundle.categories[int(routed.category[0])] == one.category
+        said = moved(one, routed=right, confidence=float(routed.confidence[0]), score=score)
+        found += [f"{one.file}: {said}"] if said is not None else []
+    return found
 
 
 def deviation(reference: ReferenceImage, score: float) -> float:

@@ -27,7 +27,7 @@ from anomaly_core.bundle_manifest import (
 )
 from anomaly_core.device import resolve_device
 from anomaly_core.router import extended, router_state
-from anomaly_core.self_test import with_references
+from anomaly_core.self_test import failed_references, with_references
 from anomaly_core.training import Recipe
 from jobs.bundles import read_bundle
 from jobs.cluster_session import ray_session
@@ -36,7 +36,7 @@ from jobs.training.config import TrainingError
 from jobs.training.images import TrainingImages, decode_images, find_images
 from jobs.training.tasks import TaskSettings, finished, router_features, some
 from jobs.training.train import CPUS_A_TASK, Board, begin, created_by, created_now, known_file, references_of, run_tasks
-from jobs.uris import join, normal
+from jobs.uris import is_local, join, normal
 from jobs.weights import BackboneWeights
 
 
@@ -53,13 +53,16 @@ class Addition:
 @dataclass(frozen=True)
 class Added:
     """What came of it. routed_before, routed_after: of the training images of the categories that were there, as far as
-    their features are kept, those that go to their own category; of: how many there are."""
+    their features are kept, those that go to their own category; of: how many there are. new_routed, new_of: the same
+    of the new categories, now."""
 
     manifest: BundleManifest
     categories: tuple[str, ...]
     routed_before: int
     routed_after: int
     of: int
+    new_routed: int
+    new_of: int
 
 
 def add_category(asked: Addition, watch: Callable[[Board], None] = lambda board: None) -> Added:
@@ -71,7 +74,9 @@ def add_category(asked: Addition, watch: Callable[[Board], None] = lambda board:
     Raises TrainingError, BundleError, ValueError, StorageAccessError.
     """
     source, output = normal(asked.bundle), normal(asked.output)
-    if source == output:
+    if source == output or (
+        is_local(source) and is_local(output) and os.path.realpath(source) == os.path.realpath(output)
+    ):
         raise TrainingError(f"--output {asked.output} is the bundle itself; give another folder, for the new one")
     device = resolve_device(asked.device)
     bundle = read_bundle(source)
@@ -80,11 +85,18 @@ def add_category(asked: Addition, watch: Callable[[Board], None] = lambda board:
     there = sorted({one.category for one in images} & set(manifest.categories))
     if there:
         raise TrainingError(f"{asked.images}: the bundle has {', '.join(there)} already; give images of new categories")
+    if problems := failed_references(bundle, device):
+        raise TrainingError(f"{source}: the bundle fails its self-test here, so nothing is added to it: {problems[0]}")
     settings = _settings(manifest, bundle, output, device)
     begin(output, json.dumps({"add": asked.images, "to": bundle.digest}))
     delete(join(output, BUNDLE_FILE))
     infos = _trained(images, bundle, settings, watch)
     return _written(bundle, manifest, kept, images, infos, settings)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two URIs are one folder, by a symbolic link too."""
+    return one == other or (is_local(one) and is_local(other) and os.path.realpath(one) == os.path.realpath(other))
 
 
 def _kept(bundle: Bundle, source: str) -> tuple[BundleManifest, dict[str, bytes]]:
@@ -119,7 +131,7 @@ def _trained(
 ) -> dict[str, CategoryInfo]:
     infos: dict[str, CategoryInfo] = {}
     for one in images:
-        done = finished(settings, one.category, one.identity, cae_file(one.category))
+        done = finished(settings, one.category, one.identity)
         if done is not None:
             infos[one.category] = CategoryInfo.model_validate(done)
     board: Board = dict.fromkeys(infos, ("finished before", 1, 1))
@@ -159,6 +171,10 @@ def _written(
         categories.insert(place, one.category)
         seen[one.category] = new
     after = _routed(router, categories, {c: seen[c] for c in old})
+    new_routed = _routed(router, categories, {c: seen[c] for c in infos})
+    of, new_of = (sum(len(seen[c]) for c in names) for names in (old, infos))
+    accuracy = (after + new_routed) / (of + new_of)
+    router_now = {"added": [*manifest.router.added, *sorted(infos)], "training_accuracy": accuracy}
     thresholds = {c: infos[c].threshold if c in infos else bundle.thresholds[c] for c in categories}
     files |= {
         ROUTER_FILE: save_pth({"model_state_dict": router}),
@@ -174,7 +190,7 @@ def _written(
             "created_by": created_by(),
             "created_at": created_now(),
             "categories": categories,
-            "router": manifest.router.model_copy(update={"added": [*manifest.router.added, *sorted(infos)]}),
+            "router": manifest.router.model_copy(update=router_now),
             "training": {c: infos[c] if c in infos else manifest.training[c] for c in categories},
             "references": [],
             "files": {name: sha256(data) for name, data in files.items()},
@@ -182,12 +198,21 @@ def _written(
     )
     whole = {**files, BUNDLE_FILE: described.to_bytes()}
     if all(references.values()):
-        whole = with_references(whole, references, settings.device)
+        whole = _expecting(with_references(whole, references, settings.device), manifest)
     for name in sorted(whole.keys() - {BUNDLE_FILE}):
         write_bytes(join(output, name), whole[name])
     write_bytes(join(output, BUNDLE_FILE), whole[BUNDLE_FILE])
     found = BundleManifest.from_bytes(whole[BUNDLE_FILE])
-    return Added(found, tuple(sorted(infos)), before, after, sum(len(seen[c]) for c in old))
+    return Added(found, tuple(sorted(infos)), before, after, of, new_routed, new_of)
+
+
+def _expecting(whole: dict[str, bytes], before: BundleManifest) -> dict[str, bytes]:
+    """Of the images that there were before, the scores that were expected then: what machines differ by must not add up
+    from bundle to bundle."""
+    scores = {one.file: one.score for one in before.references}
+    described = BundleManifest.from_bytes(whole[BUNDLE_FILE])
+    references = [one.model_copy(update={"score": scores.get(one.file, one.score)}) for one in described.references]
+    return {**whole, BUNDLE_FILE: described.model_copy(update={"references": references}).to_bytes()}
 
 
 def _routed(router: Mapping[str, torch.Tensor], categories: list[str], seen: Mapping[str, torch.Tensor]) -> int:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from anomaly_core.bundle_manifest import BundleManifest
 from anomaly_core.calibration import ThresholdRule
+from anomaly_core.known import LEAST
 from jobs.audit import exits
 from jobs.storage_errors import StorageAccessError
 from jobs.terminal import complain, console, output
@@ -54,8 +55,9 @@ def add_command(asked: Addition) -> int:
         print_bundle(added.manifest)
         names = ", ".join(added.categories)
         output.print(
-            f"added {names}; of {added.of:,} training images of the others {added.routed_before:,} were routed right, "
-            f"{added.routed_after:,} are now; their autoencoders and thresholds are as they were",
+            f"added {names}, to which {added.new_routed:,} of {added.new_of:,} training images are routed; of "
+            f"{added.of:,} of the others {added.routed_before:,} were routed right, {added.routed_after:,} are now; "
+            "their autoencoders and thresholds are as they were",
             markup=False,
             soft_wrap=True,
         )
@@ -135,6 +137,14 @@ def print_bundle(manifest: BundleManifest) -> None:
         markup=False,
         soft_wrap=True,
     )
+    few = [category for category, info in manifest.training.items() if info.images < LEAST]
+    if few:
+        output.print(
+            f"warning: products that the bundle does not know cannot be told: fewer than {LEAST} images of "
+            f"{', '.join(few)}",
+            style="yellow",
+            soft_wrap=True,
+        )
     if router.training_accuracy is not None and router.training_accuracy < ROUTES_WELL:
         output.print(
             f"warning: the router names the category of only {100 * router.training_accuracy:.0f} % of the images that "
@@ -155,7 +165,10 @@ def _print_rule(manifest: BundleManifest) -> None:
         for category, info in manifest.training.items()
         if info.promised_false_rejects is not None and info.promised_false_rejects > asked
     }
-    output.print(f"promised: the share of good parts that will be rejected, at most ({rule})", soft_wrap=True)
+    output.print(
+        f"promised: the share of good parts that will be rejected, at most, on average over trainings ({rule})",
+        soft_wrap=True,
+    )
     if weaker:
         names = ", ".join(f"{category} {100 * share:.2g} %" for category, share in weaker.items())
         output.print(

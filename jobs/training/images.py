@@ -19,6 +19,8 @@ from jobs.training.config import TrainingError
 from manifests.build import is_image_name
 
 READERS = 16
+# A category of such a name would share a file of the training with the router or the settings.
+TAKEN = ("router", "settings")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def find_images(uri: str, categories: Sequence[str]) -> list[TrainingImages]:
         raise TrainingError(f"{uri}: {error}") from error
     result = []
     for name in names:
+        if name.lower() in TAKEN:
+            raise TrainingError(f"{uri}/{name}: no category can be called that; give the folder another name")
         entries = sorted(found[name])
         if len(entries) < 2:
             raise TrainingError(f"{uri}/{name}: one normal image is not enough; give two or more")

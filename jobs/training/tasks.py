@@ -28,7 +28,7 @@ from anomaly_core.cae import load_cae
 from anomaly_core.cae_training import fit_cae, residual_weights
 from anomaly_core.calibration import ThresholdRule
 from anomaly_core.device import DTYPES, Precision
-from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, BackboneForm, load_backbone
+from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, BackboneForm, Chosen, load_backbone
 from anomaly_core.known import pooled
 from anomaly_core.preprocess import Preprocessing, normalise
 from anomaly_core.router import load_router
@@ -89,12 +89,13 @@ def fit_category(
         folds=settings.recipe.folds_of(len(images.uris)),
         promised_false_rejects=threshold.promised_false_rejects,
     )
-    data = save_pth(fitted.state)
-    write_bytes(join(settings.output, cae_file(images.category)), data)
-    write_bytes(join(settings.output, features_file(images.category)), save_pth({"backbone": features}))
+    files = {
+        cae_file(images.category): save_pth(fitted.state),
+        features_file(images.category): save_pth({"backbone": features}),
+    }
     if weights is not None:
-        write_bytes(join(settings.output, weights_file(images.category)), save_pth({"weights": weights}))
-    _save(settings, images.category, images.identity, cae_file(images.category), data, info.model_dump())
+        files[weights_file(images.category)] = save_pth({"weights": weights})
+    _save(settings, images.category, images.identity, files, info.model_dump())
     return info
 
 
@@ -104,30 +105,28 @@ def fit_and_calibrate(
     """The autoencoder that is kept, the weights of its channels if the recipe has any, and the scores of normal images
     that its threshold is set from, float64 (N,).
 
-    Weights are means over all images that are scored; what one image has in its own is one part in as many.
+    The images that are scored are in parts, and those of one part are weighed by what is left in the others.
     """
     count, recipe = len(layer2), settings.recipe
     placing = {"device": settings.device, "precision": settings.precision, "seed": settings.seed}
     dtype = DTYPES[settings.precision]
 
     def fit(rows: npt.NDArray[np.int64], stage: str) -> Fitted:
-        whole, index = len(rows) == count, torch.from_numpy(rows)
-        features = (layer2, layer3) if whole else (layer2[index], layer3[index])
-        return fit_cae(*features, recipe, progress=say(stage), **placing)  # type: ignore[arg-type]
+        return fit_cae(Chosen(layer2, rows), Chosen(layer3, rows), recipe, progress=say(stage), **placing)  # type: ignore[arg-type]
 
     def weigh(fitted: Fitted, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        cae, index = load_cae(fitted.state, "cpu", dtype), torch.from_numpy(rows)
-        return residual_weights(cae, layer2[index], layer3[index], recipe.layer2_weight)
+        cae = load_cae(fitted.state, "cpu", dtype)
+        return residual_weights(cae, Chosen(layer2, rows), Chosen(layer3, rows), recipe.layer2_weight)
 
     def score(fitted: Fitted, rows: npt.NDArray[np.int64], weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
         cae = load_cae(fitted.state, settings.device, dtype, weights)
         scorer = CategoryScorer(cae, SCORE, settings.device, dtype)
-        parts = torch.from_numpy(rows).split(32)
-        return np.concatenate([scorer(layer2[part], layer3[part]).score for part in parts]).astype(np.float64)
+        some = torch.from_numpy(rows).split(32)
+        return np.concatenate([scorer(layer2[few], layer3[few]).score for few in some]).astype(np.float64)
 
     if folds := recipe.folds_of(count):
         apart = parted(count, folds, settings.seed)
-        each = [
+        parts = [
             (fit(np.setdiff1d(np.arange(count), unseen), f"fold {number + 1} of {folds}"), unseen)
             for number, unseen in enumerate(apart)
         ]
@@ -135,11 +134,13 @@ def fit_and_calibrate(
     else:
         rows, unseen = split(count, recipe.held_out, settings.seed)
         kept = fit(rows, "autoencoder")
-        each = [(kept, unseen)]
-    weights = None
+        parts = [(kept, unseen[half]) for half in parted(len(unseen), 2, settings.seed)]
+    weights, others = None, [None] * len(parts)
     if recipe.weighting == "residual":
-        weights = torch.stack([weigh(*one) for one in each]).mean(dim=0)
-    scores, order = [score(*one, weights) for one in each], np.concatenate([unseen for _, unseen in each])
+        own = torch.stack([weigh(*part) for part in parts])
+        weights, others = own.mean(dim=0), [(own.sum(dim=0) - one) / (len(own) - 1) for one in own]
+    scores = [score(fitted, unseen, other) for (fitted, unseen), other in zip(parts, others, strict=True)]
+    order = np.concatenate([unseen for _, unseen in parts])
     return kept, weights, np.concatenate(scores)[np.argsort(order)]
 
 
@@ -188,11 +189,12 @@ def fit_all(
         training_accuracy=accuracy,
         seconds=round(fitted.seconds, 3),
     )
-    data = save_pth({"model_state_dict": fitted.state})
     by_category = {one.category: some(features[labels == i], settings.seed) for i, one in enumerate(images)}
-    write_bytes(join(settings.output, ROUTER_FEATURES_FILE), save_pth(by_category))
-    write_bytes(join(settings.output, ROUTER_FILE), data)
-    _save(settings, "router", router_identity(images), ROUTER_FILE, data, info.model_dump())
+    files = {
+        ROUTER_FEATURES_FILE: save_pth(by_category),
+        ROUTER_FILE: save_pth({"model_state_dict": fitted.state}),
+    }
+    _save(settings, "router", router_identity(images), files, info.model_dump())
     return info
 
 
@@ -214,13 +216,14 @@ def router_identity(images: Sequence[TrainingImages]) -> str:
     return sha256("\n".join(one.identity for one in images).encode())
 
 
-def finished(settings: TaskSettings, task: str, identity: str, file: str) -> dict[str, Any] | None:
-    """The training figures of a task that was done before with the same images and settings, or None."""
+def finished(settings: TaskSettings, task: str, identity: str) -> dict[str, Any] | None:
+    """The training figures of a task that was done before with the same images and settings, whose files are all there
+    as it wrote them; or None."""
     try:
         record = json.loads(read_bytes(_record(settings.output, task)))
         if record["inputs"] != settings.inputs or record["images"] != identity:
             return None
-        if sha256(read_bytes(join(settings.output, file))) != record["sha256"]:
+        if any(sha256(read_bytes(join(settings.output, name))) != digest for name, digest in record["files"].items()):
             return None
     except (FileNotFoundError, ValueError, KeyError):
         return None
@@ -228,8 +231,12 @@ def finished(settings: TaskSettings, task: str, identity: str, file: str) -> dic
     return info
 
 
-def _save(settings: TaskSettings, task: str, identity: str, file: str, data: bytes, info: dict[str, Any]) -> None:
-    record = {"inputs": settings.inputs, "images": identity, "file": file, "sha256": sha256(data), "info": info}
+def _save(settings: TaskSettings, task: str, identity: str, files: Mapping[str, bytes], info: dict[str, Any]) -> None:
+    """Write the files of a task, then the record that says that they are all there."""
+    for name, data in files.items():
+        write_bytes(join(settings.output, name), data)
+    digests = {name: sha256(data) for name, data in files.items()}
+    record = {"inputs": settings.inputs, "images": identity, "files": digests, "info": info}
     write_bytes(_record(settings.output, task), json.dumps(record, indent=1).encode())
 
 

@@ -88,11 +88,11 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
     infos: dict[str, CategoryInfo] = {}
     board: Board = {}
     for one in images:
-        done = finished(settings, one.category, one.identity, cae_file(one.category))
+        done = finished(settings, one.category, one.identity)
         if done is not None:
             infos[one.category] = CategoryInfo.model_validate(done)
             board[one.category] = ("finished before", 1, 1)
-    done = finished(settings, "router", router_identity(images), ROUTER_FILE)
+    done = finished(settings, "router", router_identity(images))
     router = RouterInfo.model_validate(done) if done is not None else None
     if router is not None:
         board["router"] = ("finished before", 1, 1)

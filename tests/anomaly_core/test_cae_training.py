@@ -95,7 +95,9 @@ def test_weights_are_one_over_what_is_left(layers: Layers) -> None:
         left = (features - cae(features)).square().mean(dim=(0, 2, 3))
     weights = residual_weights(cae, *layers, micro_batch=4)
     assert float(weights.mean()) == pytest.approx(1.0, rel=1e-5)
-    assert torch.allclose(weights * left, (weights * left).mean().expand(1536), rtol=1e-3)
+    expected = 1 / left.clamp(min=left.median() / 100)  # the quietest channels do not decide every score
+    assert (left < left.median() / 100).any()
+    assert torch.allclose(weights / weights.mean(), expected / expected.mean(), rtol=1e-3)
     tilted = residual_weights(cae, *layers, layer2_weight=3.0, micro_batch=4)
     assert float(tilted.mean()) == pytest.approx(1.0, rel=1e-5)
     assert torch.allclose(tilted[:512] / tilted[512], 3 * weights[:512] / weights[512], rtol=1e-4)

@@ -18,13 +18,13 @@ from PIL import Image
 from anomaly_core.bundle import load_pth
 from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleError, BundleManifest, features_file
 from anomaly_core.cae import load_cae
-from anomaly_core.cae_training import fit_cae
+from anomaly_core.cae_training import fit_cae, residual_weights
 from anomaly_core.inspector import Inspector
 from anomaly_core.metrics import decided, image_auroc
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.scoring import CategoryScorer
 from anomaly_core.self_test import deviation, moved
-from anomaly_core.training import RECIPES, Progress, parted
+from anomaly_core.training import RECIPES, Progress, parted, split
 from jobs.audit.config import AuditConfig
 from jobs.audit.run import audit
 from jobs.bundles import read_bundle
@@ -33,7 +33,8 @@ from jobs.training import command
 from jobs.training import train as module
 from jobs.training.add import Added, Addition, add_category
 from jobs.training.config import TrainingConfig, TrainingError
-from jobs.training.tasks import TaskSettings, fit_and_calibrate
+from jobs.training.images import find_images
+from jobs.training.tasks import TaskSettings, finished, fit_and_calibrate, router_identity
 from jobs.training.train import train
 from jobs.weights import WeightsError
 from tests.anomaly_core.files import encode
@@ -191,9 +192,40 @@ def test_every_image_of_a_fold_is_scored_by_an_autoencoder_that_has_not_seen_it(
     assert (whole < 0.9 * scores).all()  # what it has seen it reconstructs better
 
 
+@pytest.mark.parametrize("folds", [3, 0])
+def test_images_are_weighed_by_what_is_left_in_others(folds: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer2 = torch.rand(8, 512, 28, 28, generator=generator)
+    layer3 = torch.rand(8, 1024, 14, 14, generator=generator)
+    recipe = replace(RECIPES["small"], folds=folds, held_out=0.5, weighting="residual", layer2_weight=2.0)
+    asked = TaskSettings("", recipe, "cpu", "float32", 4, 2, "", Preprocessing())
+    fitted, weights, scores = fit_and_calibrate(layer2, layer3, asked, lambda stage: lambda done, total: None)
+    if folds:
+        parts = parted(8, 3, seed=4)
+        seen = [np.setdiff1d(np.arange(8), part) for part in parts]
+    else:  # the images held out, in two halves, and one autoencoder
+        kept, aside = split(8, 0.5, seed=4)
+        parts, seen = [aside[half] for half in parted(4, 2, seed=4)], [kept, kept]
+    states = [fit_cae(layer2[rows], layer3[rows], recipe, device="cpu", precision="float32").state for rows in seen]
+    own = [
+        residual_weights(load_cae(state), layer2[part], layer3[part], 2.0)
+        for state, part in zip(states, parts, strict=True)
+    ]
+    assert weights is not None
+    assert torch.allclose(weights, torch.stack(own).mean(dim=0), rtol=1e-5)
+    expected = {}
+    for index, (state, part) in enumerate(zip(states, parts, strict=True)):
+        others = torch.stack([one for i, one in enumerate(own) if i != index]).mean(dim=0)
+        scorer = CategoryScorer(load_cae(state, weights=others), "top10_mean_224", "cpu", torch.float32)
+        expected |= dict(zip(part.tolist(), scorer(layer2[part], layer3[part]).score.tolist(), strict=True))
+    assert scores == pytest.approx([expected[i] for i in sorted(expected)], rel=1e-5)
+    assert (fitted.state.keys() == states[0].keys()) and len(scores) == (8 if folds else 4)
+
+
 @pytest.mark.parametrize(
     ("recipe", "threshold", "rule", "folds", "held_out"),
     [
+        ("default", None, "conformal:0.01", 5, 0.2),
         ("reference", None, "mean_plus_3sigma", 0, 0.0),
         ("reference", "conformal:0.02", "conformal:0.02", 5, 0.0),  # scores of training images promise nothing
         ("reference", "mean_plus_3sigma", "mean_plus_3sigma", 0, 0.0),
@@ -248,7 +280,11 @@ def test_an_added_category_leaves_the_others_as_they_were(trained: Path, added: 
     assert {c: new.thresholds[c] for c in ("bar", "column")} == dict(old.thresholds)
     assert (found.categories, found.of) == (("check",), 16)
     assert found.routed_after == found.routed_before == 16
+    assert found.new_routed == found.new_of == 8
     assert new.manifest is not None and new.manifest.router.added == ["check"]
+    assert new.manifest.router.training_accuracy == 1.0
+    scores = {one.file: one.score for one in new.references}
+    assert {one.file: one.score for one in old.references}.items() <= scores.items()
     assert [one.category for one in new.references] == ["bar", "bar", "check", "check", "column", "column"]
     assert new.warnings == ()
     inspector = Inspector(new, "cpu", "float32")
@@ -267,8 +303,10 @@ def test_what_was_added_can_be_added_to(added: tuple[Path, Path, Added], images:
     _, folder, _ = added
     with pytest.raises(TrainingError, match="the bundle has bar, column already"):
         add_category(Addition(str(folder), str(images), str(tmp_path)))
-    with pytest.raises(TrainingError, match="is the bundle itself"):
-        add_category(Addition(str(folder), str(images), f"{folder}/"))
+    (tmp_path / "link").symlink_to(folder)
+    for same in (f"{folder}/", str(tmp_path / "link")):
+        with pytest.raises(TrainingError, match="is the bundle itself"):
+            add_category(Addition(str(folder), str(images), same))
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "features" / "check.pth").unlink()
     with pytest.raises(TrainingError, match=r"features/check\.pth is not there"):
@@ -276,6 +314,46 @@ def test_what_was_added_can_be_added_to(added: tuple[Path, Path, Added], images:
     (tmp_path / "copy" / "features" / "check.pth").write_bytes(b"x")
     with pytest.raises(TrainingError, match=r"features/check\.pth was changed"):
         add_category(Addition(str(tmp_path / "copy"), str(images), str(tmp_path / "out")))
+
+
+def test_nothing_is_added_to_a_bundle_that_fails_its_self_test(
+    trained: Path, added: tuple[Path, Path, Added], tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "bundle")
+    manifest = BundleManifest.from_bytes((trained / BUNDLE_FILE).read_bytes())
+    wrong = [one.model_copy(update={"score": 1.01 * one.score}) for one in manifest.references[:1]]
+    changed = manifest.model_copy(update={"references": [*wrong, *manifest.references[1:]]})
+    (tmp_path / "bundle" / BUNDLE_FILE).write_bytes(changed.to_bytes())
+    with pytest.raises(
+        TrainingError, match=r"fails its self-test here, .*bar.*0\.99 % away where 0\.1 % are tolerated"
+    ):
+        add_category(Addition(str(tmp_path / "bundle"), str(added[0]), str(tmp_path / "new")))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("lost", ["cae_bar.pth", "features/bar.pth", "features/router.pth"])
+def test_a_task_one_of_whose_files_is_lost_or_changed_is_not_finished(
+    trained: Path, images: Path, tmp_path: Path, lost: str
+) -> None:
+    shutil.copytree(trained, tmp_path / "bundle")
+    asked = settings(images, tmp_path / "bundle")
+    found = {one.category: one.identity for one in find_images(asked.images, ())}
+    task = "router" if "router" in lost else "bar"
+    identity = found.get(task) or router_identity(find_images(asked.images, ()))
+    inputs = json.loads((trained / "training" / f"{task}.json").read_bytes())["inputs"]
+    steps = TaskSettings(asked.output, asked.steps, "cpu", "float32", 0, 1, inputs, Preprocessing())
+    assert finished(steps, task, identity) is not None
+    (tmp_path / "bundle" / lost).write_bytes(b"x")
+    assert finished(steps, task, identity) is None
+    (tmp_path / "bundle" / lost).unlink()
+    assert finished(steps, task, identity) is None
+
+
+def test_no_category_may_share_a_file_with_the_training(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "images" / "bar").rename(tmp_path / "images" / "Router")
+    with pytest.raises(TrainingError, match="/Router: no category can be called that"):
+        train(settings(tmp_path / "images", tmp_path / "bundle"))
 
 
 def test_finished_categories_are_not_trained_again(
