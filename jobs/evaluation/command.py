@@ -141,7 +141,7 @@ def print_figures(found: Evaluation) -> None:
     for title, headings, cells in tables(found):
         table = Table(title=title, title_justify="left")
         for index, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if index else "left", no_wrap=not index)
+            table.add_column(heading, justify="right" if index else "left", no_wrap=not index, overflow="fold")
         for row in cells:
             table.add_row(*(Text(cell) for cell in row))  # not markup: names come from folders
         output.print(table, markup=False)

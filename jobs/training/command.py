@@ -120,7 +120,7 @@ def print_bundle(manifest: BundleManifest) -> None:
     losses = ["loss first", "loss best", "epoch kept"] if trained else ["loss"]
     table.add_column("category", no_wrap=True)
     for heading in ("images", *losses, "threshold", "promised", "seconds"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for category, info in manifest.training.items():
         losses = [f"{min(info.losses):.4g}"]
         if trained:

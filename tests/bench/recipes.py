@@ -3,7 +3,8 @@
 Of each category a fifth of the normal training images is held out. Synthetic defects are drawn on them, and a recipe is
 as good as the area under the ROC curve between held-out images and the same with a defect. ``--test`` tells the figures
 on the test images instead, of recipes that were chosen before: trained and calibrated on all normal images as ``train``
-does, beside the nearest neighbour among the training patches.
+does, beside the nearest neighbour among the training patches. Features are kept in ``--cache``; remove it when they
+change.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from rich.table import Table
 
 from anomaly_core.cae import load_cae
 from anomaly_core.cae_training import fit_cae, residual_weights
+from anomaly_core.calibration import ThresholdRule
 from anomaly_core.device import DTYPES, Precision, resolve_precision
-from anomaly_core.features import assemble, load_backbone
+from anomaly_core.features import Chosen, assemble, load_backbone
 from anomaly_core.metrics import image_auroc
 from anomaly_core.pixel_metrics import aupro, pixel_auroc
 from anomaly_core.preprocess import SIZE, Preprocessing, decode
 from anomaly_core.scoring import CategoryScorer, score_maps, upsample
-from anomaly_core.training import RECIPES, Recipe, extract_layers, split
+from anomaly_core.training import Fitted, extract_layers, parted, split
 from jobs.evaluation.images import read_mask
 from jobs.machine import cores
 from jobs.training.tasks import SCORE, TaskSettings, fit_and_calibrate
+from tests.bench.candidates import CANDIDATES, Way
 from tests.bench.defects import KINDS, draw
 from tests.conftest import shared_root
 
@@ -41,25 +44,10 @@ CATEGORIES = ("bottle", "pill", "screw")
 WEIGHTS = "weights/resnet50_v1_caffe_imagenet_conv1_to_layer3.pth"
 HELD_OUT = 0.2
 BANK = 20_000
-_REFERENCE = RECIPES["reference"]
-_FEW = replace(_REFERENCE, cae_positions=0.25)
-_FALLING = replace(_FEW, cae_schedule="cosine", cae_rate=3e-3, cae_epochs=30)
-_STANDARD = replace(_FALLING, standardise=True)
-CANDIDATES: Mapping[str, Recipe] = {
-    "reference": _REFERENCE,
-    "positions": _FEW,
-    "positions, weighted": replace(_FEW, weighting="residual"),
-    "falling": _FALLING,
-    "falling, weighted": replace(_FALLING, weighting="residual"),
-    "falling, standardised": _STANDARD,
-    "falling, standardised, weighted": replace(_STANDARD, weighting="residual"),
-    "default": RECIPES["default"],
-    "principal": replace(_REFERENCE, cae="principal"),
-    "principal, weighted": replace(_REFERENCE, cae="principal", weighting="residual"),
-}
 console = Console(width=150)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+_fits: dict[Any, Fitted] = {}
 Layers = tuple[torch.Tensor, torch.Tensor]
 Figures = dict[str, Any]
 
@@ -94,7 +82,7 @@ def main(
     precision = resolve_precision("auto", "cpu")
     images = {category: cached(category, root, cache, precision) for category in CATEGORIES}
     found: dict[str, list[dict[str, Figures]]] = {}
-    keys = ("auroc", "pixel_auroc", "aupro") if test else ("mean",)
+    keys = ("auroc", "pixel_auroc", "aupro", "rejects", "escapes") if test else ("mean",)
     for name in names or CANDIDATES:
         found[name] = []
         for seed in range(seeds):
@@ -108,33 +96,53 @@ def main(
     show(found, keys)
 
 
-def judged(images: Images, recipe: Recipe, precision: Precision, seed: int) -> Figures:
-    """AUROC by kind of synthetic defect, their mean, and seconds of the fit."""
-    start = time.monotonic()
-    kept = sorted(set(range(len(images.normal[0]))) - set(images.held))
-    held = _rows(images.normal, images.held)
-    fitted = fit_cae(*_rows(images.normal, kept), recipe, device="cpu", precision=precision, seed=seed)
+def judged(images: Images, way: Way, precision: Precision, seed: int) -> Figures:
+    """AUROC by kind of synthetic defect, their mean, and seconds of the fit.
+
+    The images that are held out are in two halves, and each is weighed by what is left in the other.
+    """
+    start, recipe, dtype = time.monotonic(), way.recipe, DTYPES[precision]
+    kept = np.setdiff1d(np.arange(len(images.normal[0])), images.held)
+    # Ways that only score differently share a fit.
+    key = (id(images), replace(recipe, name="", weighting="none", layer2_weight=1.0), way.build, way.loss, seed)
+    if key not in _fits:
+        trained_by = {"device": "cpu", "precision": precision, "seed": seed, "build": way.build, "loss": way.loss}
+        _fits[key] = fit_cae(*_some(images.normal, kept), recipe, **trained_by)
+    fitted = _fits[key]
     seconds = time.monotonic() - start
-    dtype = DTYPES[precision]
-    weights = None
-    if recipe.weighting == "residual":
-        weights = residual_weights(load_cae(fitted.state, "cpu", dtype), *held, recipe.layer2_weight)
-    scorer = CategoryScorer(load_cae(fitted.state, "cpu", dtype, weights), SCORE, "cpu", dtype)
-    normal, drawn = scorer(*held).score, scorer(*images.drawn).score
-    figures = {kind: separation(normal, drawn[np.array(images.kinds) == kind]) for kind in KINDS}
+    held, drawn = np.array(images.held), np.arange(len(images.kinds)).reshape(len(images.held), len(KINDS))
+    normal, defective = np.empty(len(held)), np.empty(drawn.shape)
+    halves = parted(len(held), 2, seed=0)
+    for half, other in (halves, halves[::-1]):
+        weights = None
+        if recipe.weighting == "residual":
+            cae = load_cae(fitted.state, "cpu", dtype)
+            weights = residual_weights(cae, *_some(images.normal, held[other]), recipe.layer2_weight)
+        scorer = CategoryScorer(load_cae(fitted.state, "cpu", dtype, weights), way.score, "cpu", dtype)
+        normal[half] = scorer(*_rows(images.normal, held[half])).score
+        defective[half] = scorer(*_rows(images.drawn, drawn[half].ravel())).score.reshape(-1, len(KINDS))
+    figures: Figures = {}
+    for index, kind in enumerate(KINDS):
+        truth = [False] * len(held) + [True] * len(held)
+        figures[kind] = image_auroc(truth, np.concatenate([normal, defective[:, index]]))
     return figures | {"mean": float(np.mean(list(figures.values()))), "seconds": seconds}
 
 
-def tested(images: Images, recipe: Recipe, precision: Precision, seed: int) -> Figures:
-    """Of the test images: AUROC, pixel AUROC, AUPRO. Channels are weighted as ``train`` does."""
+def tested(images: Images, way: Way, precision: Precision, seed: int) -> Figures:
+    """Of the test images: AUROC, pixel AUROC, AUPRO; good parts rejected and defective ones passed at the threshold.
+
+    Everything is fitted and calibrated as ``train`` does.
+    """
     start = time.monotonic()
-    settings = TaskSettings("", recipe, "cpu", precision, seed, cores(), "", Preprocessing())
-    fitted, weights, _ = fit_and_calibrate(*images.normal, settings, lambda stage: lambda done, total: None)
-    seconds = time.monotonic() - start
-    dtype = DTYPES[precision]
+    settings = TaskSettings("", way.recipe, "cpu", precision, seed, cores(), "", Preprocessing())
+    fitted, weights, calibration = fit_and_calibrate(*images.normal, settings, lambda stage: lambda done, total: None)
+    seconds, dtype = time.monotonic() - start, DTYPES[precision]
     scorer = CategoryScorer(load_cae(fitted.state, "cpu", dtype, weights), SCORE, "cpu", dtype)
     scored = scorer(*images.test)
-    return _figures(images, scored.score, torch.from_numpy(scored.error_map)) | {"seconds": seconds}
+    over = scored.score >= ThresholdRule.parse(way.recipe.threshold_rule)(calibration).value
+    bad = np.array(images.defective)
+    decided = {"rejects": int((over & ~bad).sum()), "escapes": int((~over & bad).sum())}
+    return _figures(images, scored.score, torch.from_numpy(scored.error_map)) | decided | {"seconds": seconds}
 
 
 def neighbour(images: Images, seed: int) -> Figures:
@@ -145,7 +153,7 @@ def neighbour(images: Images, seed: int) -> Figures:
     bank = patches[torch.from_numpy(np.random.default_rng(seed).permutation(len(patches))[:BANK])].float()
     maps = []
     for index in range(0, len(images.test[0]), 4):
-        some = rows(_rows(images.test, list(range(index, min(index + 4, len(images.test[0]))))))
+        some = rows((images.test[0][index : index + 4], images.test[1][index : index + 4]))
         maps.append(torch.cdist(some.float(), bank).min(dim=1).values.square().view(-1, 28, 28))
     together = torch.cat(maps)
     return _figures(images, score_maps(together, SCORE)[0], together) | {"seconds": time.monotonic() - start}
@@ -160,20 +168,19 @@ def _figures(images: Images, scores: npt.NDArray[np.float32], maps: torch.Tensor
     }
 
 
-def separation(normal: npt.NDArray[np.float32], defective: npt.NDArray[np.float32]) -> float:
-    """Area under the ROC curve between two sets of scores."""
-    return image_auroc([False] * len(normal) + [True] * len(defective), np.concatenate([normal, defective]))
-
-
 def rows(layers: Layers) -> torch.Tensor:
     """Patches of images, (N * 784, 1536)."""
     parts = zip(*(layer.split(16) for layer in layers), strict=True)
     return torch.cat([assemble(*part).permute(0, 2, 3, 1).reshape(-1, 1536) for part in parts])
 
 
-def _rows(layers: Layers, chosen: Sequence[int]) -> Layers:
-    index = torch.tensor(chosen)
+def _rows(layers: Layers, chosen: npt.NDArray[np.int64]) -> Layers:
+    index = torch.from_numpy(chosen)
     return layers[0][index], layers[1][index]
+
+
+def _some(layers: Layers, chosen: npt.NDArray[np.int64]) -> tuple[Chosen, Chosen]:
+    return Chosen(layers[0], chosen), Chosen(layers[1], chosen)
 
 
 def cached(category: str, root: Path, cache: Path, precision: Precision) -> Images:
@@ -234,7 +241,7 @@ def show(found: Mapping[str, list[dict[str, Figures]]], keys: Sequence[str]) -> 
         for heading in ("recipe", "seeds", *CATEGORIES, "mean", "worst", "seconds"):
             table.add_column(heading, justify="left" if heading == "recipe" else "right")
         for name, runs in found.items():
-            by_seed = np.array([[run[c][key] for c in CATEGORIES] for run in runs])
+            by_seed = np.array([[run[c].get(key, np.nan) for c in CATEGORIES] for run in runs])
             columns = [*by_seed.T, by_seed.mean(axis=1), by_seed.min(axis=1)]
             seconds = np.mean([sum(run[c]["seconds"] for c in CATEGORIES) for run in runs])
             table.add_row(name, str(len(runs)), *map(_spread, columns), f"{seconds:.0f}")
