@@ -31,7 +31,7 @@ from jobs.verify.run import Settings, verify
 from tests.bundles import write_random_bundle
 from tests.faults.proxy import Fault, FaultyServer
 from tests.jobs.audit.conftest import config, remote_config
-from tests.jobs.audit.tables import published, stable
+from tests.jobs.audit.tables import make_version_1, published, stable
 
 DECIDED = ("threshold", "margin", "decision", "decision_reason", "heatmap_path", "overlay_path", "render_error")
 
@@ -138,6 +138,24 @@ def test_back_to_the_thresholds_of_the_bundle_is_back_to_the_first_results(
     moved = str(run[0]), str(copied)
     first = [json.loads(json.dumps(row, default=str).replace(*moved)) for row in stable(published(run[0]))]
     assert [json.loads(json.dumps(row, default=str)) for row in stable(published(copied))] == first
+
+
+def test_a_run_of_an_earlier_schema_gets_a_version_of_todays(copied: Path, bundle: str, tmp_path: Path) -> None:
+    shards = sorted((copied / "runs/2026-01-02/audit/shards").glob("*.parquet"))
+    before = [make_version_1(path) for path in shards]
+    table = copied / "results/run_date=2026-01-02/audit.parquet"
+    first = make_version_1(table)
+    record = json.loads((copied / "runs/2026-01-02/audit/run.json").read_bytes())
+    (copied / "runs/2026-01-02/audit/run.json").write_text(json.dumps(record | {"published": None}))
+    assert verify(Settings(folder(copied), bundle=bundle, sample=2)).holds
+    given, values = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    assert rethreshold(folder(copied), given, {}).record.version == 2
+    found = verify(Settings(folder(copied), bundle=bundle, sample=2))
+    assert [check.status for check in found.checks] == ["ok"] * len(found.checks)
+    assert [path.read_bytes() for path in shards] == before
+    assert (copied / "runs/2026-01-02/audit/versions/0001.parquet").read_bytes() == first
+    scored = [row for row in rows(copied).values() if row["score"] is not None]
+    assert {(row["threshold"], row["category_distance"]) for row in scored} <= {(v, None) for v in values.values()}
 
 
 def test_killed_before_it_is_written_down_the_same_command_goes_on(
