@@ -246,6 +246,13 @@ def test_thresholds_of_other_categories_and_other_bundles_are_refused(copied: Pa
     (tmp_path / "t.json").write_text('{"cap": 1.0, "wheel": 2.0}')
     with pytest.raises(AuditError, match="it differs in gear, tile, wheel"):
         rethreshold(folder(copied), str(tmp_path / "t.json"), {})
+    for text, said in (
+        ('{"cap": 1e-60, "gear": 1.0, "tile": 1.0}', "the threshold of 'cap' must be a positive number that float32"),
+        ('{"cap": 1.0, "gear": 1.0, "tile": 1.0, "cap": 2.0}', "two thresholds for 'cap'"),
+    ):
+        (tmp_path / "t.json").write_text(text)
+        with pytest.raises(AuditError, match=said):
+            rethreshold(folder(copied), str(tmp_path / "t.json"), {})
     other = str(write_random_bundle(tmp_path / "other", seed=3))
     with pytest.raises(AuditError, match="the run was scored with another bundle"):
         rethreshold(folder(copied), "mean_plus_3sigma", {"bundle": other})
