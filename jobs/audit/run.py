@@ -88,6 +88,8 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
             watcher.said(warning)
         if plan.record.state == "committed":
             watcher.said(f"run {plan.record.run_id} is committed already; nothing to do")
+            if plan.record.unfinished is not None:
+                watcher.said(plan.record.unfinished.told(folder.uri))
             return Outcome(plan.record.exit_code or 0, plan.record, 0, len(plan.frozen.shards), plan.warnings)
         watcher.planned(plan)
         started = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -22,10 +23,12 @@ from anomaly_core.preprocess import decode
 from jobs.audit import exits
 from jobs.audit import rethreshold as module
 from jobs.audit.exits import AuditError
+from jobs.audit.record import RunFolder, Unfinished, read_record
 from jobs.audit.rethreshold import rethreshold
-from jobs.audit.retry import retry_failed
-from jobs.audit.run import Outcome, audit
+from jobs.audit.retry import begin_version, retry_failed
+from jobs.audit.run import Outcome, Watcher, audit
 from jobs.cli import app
+from jobs.review import import_verdicts, make_queue
 from jobs.storage import read_bytes, write_bytes
 from jobs.verify.run import Settings, verify
 from tests.bundles import write_random_bundle
@@ -158,15 +161,24 @@ def test_a_run_of_an_earlier_schema_gets_a_version_of_todays(copied: Path, bundl
     assert {(row["threshold"], row["category_distance"]) for row in scored} <= {(v, None) for v in values.values()}
 
 
+def killed(monkeypatch: pytest.MonkeyPatch, where: str, output: Path, given: str) -> None:
+    """A rethreshold that dies where it calls a function: commit before the table is there, judged when it is."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, where, lambda *_, **__: (_ for _ in ()).throw(MemoryError("killed")))
+        with pytest.raises(MemoryError):
+            rethreshold(folder(output), given, {})
+
+
+def contents(output: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+
 def test_killed_before_it_is_written_down_the_same_command_goes_on(
     copied: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = (copied / "results/run_date=2026-01-02/audit.parquet").read_bytes()
     given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "judged", lambda *_: (_ for _ in ()).throw(MemoryError("killed")))
-        with pytest.raises(MemoryError):
-            rethreshold(folder(copied), given, {})
+    killed(monkeypatch, "judged", copied, given)
     assert json.loads((copied / "runs/2026-01-02/audit/run.json").read_bytes())["rethresholds"] == []
     published_by_the_killed = (copied / "results/run_date=2026-01-02/audit.parquet").read_bytes()
     assert published_by_the_killed != first
@@ -174,6 +186,73 @@ def test_killed_before_it_is_written_down_the_same_command_goes_on(
     assert (outcome.record.version, outcome.code) == (2, exits.COMMITTED)
     assert (copied / "runs/2026-01-02/audit/versions/0001.parquet").read_bytes() == first
     assert verify(Settings(folder(copied), bundle=bundle, sample=0)).holds
+
+
+def test_killed_when_the_table_is_there_no_other_command_works_on_the_run(
+    copied: Path, archive: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    killed(monkeypatch, "judged", copied, given)
+    left, image = contents(copied), next(iter(rows(copied).values()))["image_id"]
+    (tmp_path / "v.csv").write_text(f"image_id,verdict\n{image},good\n")
+    finish = re.escape(f"finish it with line-audit rethreshold --run {folder(copied)} --threshold {given}")
+    for other in (
+        lambda: retry_failed(folder(copied), {}),
+        lambda: make_queue(folder(copied), 1, 1, str(tmp_path / "q.csv")),
+        lambda: import_verdicts(folder(copied), str(tmp_path / "v.csv")),
+    ):
+        with pytest.raises(AuditError, match=finish) as caught:
+            other()
+        assert caught.value.code == exits.USAGE
+    told: list[str] = []
+    audit(config(archive, bundle, copied), Watcher(said=told.append))
+    assert re.search(finish, told[-1])
+    found = {check.name: check for check in verify(Settings(folder(copied), bundle=bundle, sample=0)).checks}
+    assert found["table"].status == "failed" and re.search(finish, found["run.json"].said)
+    assert contents(copied) == left
+    assert rethreshold(folder(copied), given, {}).record.version == 2
+    assert make_queue(folder(copied), 1, 1, str(tmp_path / "q.csv")) == str(tmp_path / "q.csv")
+
+
+def test_killed_when_the_table_is_there_the_thresholds_of_before_bring_it_back(
+    copied: Path, run: tuple[Path, Outcome], bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, pictures = stable(published(copied)), contents(copied / "heatmaps")
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    killed(monkeypatch, "judged", copied, given)
+    assert stable(published(copied)) != first
+    assert any(path.read_bytes() != data for path, data in pictures.items())
+    back = rethreshold(folder(copied), str(Path(bundle) / THRESHOLDS_FILE), {})
+    assert (back.scored_shards, back.record.version, back.record.unfinished) == (1, 2, None)
+    assert stable(published(copied)) == first
+    assert {path: path.read_bytes() for path in pictures} == pictures
+    assert verify(Settings(folder(copied), bundle=bundle, sample=0)).holds
+
+
+def test_killed_before_the_table_is_there_verdicts_are_taken_and_rows_are_not_retried(
+    copied: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    killed(monkeypatch, "commit", copied, given)
+    image = next(row["image_id"] for row in rows(copied).values() if row["score"] is not None)
+    (tmp_path / "v.csv").write_text(f"image_id,verdict\n{image},good\n")
+    assert import_verdicts(folder(copied), str(tmp_path / "v.csv")).verdicts == 1
+    with pytest.raises(AuditError, match="rethreshold was begun and has not ended"):
+        retry_failed(folder(copied), {})  # pictures may be coloured by other thresholds
+
+
+def test_a_retry_that_was_killed_is_finished_first(copied: Path, bundle: str, tmp_path: Path) -> None:
+    found = RunFolder.at(folder(copied))
+    record = read_record(found)
+    assert record is not None
+    begin_version(found, record, Unfinished(command="retry-failed"), lambda: None)
+    left = contents(copied)
+    assert found.earlier(1) in map(str, left)
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    for threshold in (given, str(Path(bundle) / THRESHOLDS_FILE)):
+        with pytest.raises(AuditError, match=f"finish it with line-audit retry-failed --run {found.uri}$"):
+            rethreshold(folder(copied), threshold, {})
+    assert contents(copied) == left
 
 
 @pytest.mark.slow
@@ -235,11 +314,11 @@ def test_a_rule_takes_the_calibration_scores_of_the_bundle(archive: Path, tmp_pa
     ],
 )
 def test_what_cannot_be_done_is_refused(copied: Path, bundle: str, threshold: str, told: str) -> None:
-    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    before = contents(copied)
     with pytest.raises(AuditError, match=told) as caught:
         rethreshold(folder(copied), threshold, {})
     assert caught.value.code == exits.USAGE
-    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+    assert contents(copied) == before
 
 
 def test_thresholds_of_other_categories_and_other_bundles_are_refused(copied: Path, tmp_path: Path) -> None:
