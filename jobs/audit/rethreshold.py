@@ -56,18 +56,11 @@ def rethreshold(run: str, threshold: str, settings: dict[str, Any]) -> Outcome:
                 "code": code_version(),
             }
         )
-        again = redecide(config, folder, bundle, record)
-        whole = FrozenManifest.from_dict(record.frozen)
-        record.counts = commit(
-            folder,
-            record,
-            whole,
-            retries(folder, record),
-            ours=lock.check,
-            retrying=True,
-            redecide=again,
-            version=version + 1,
-        )
+        whole, laid_over = FrozenManifest.from_dict(record.frozen), retries(folder, record)
+        with redecide(config, folder, bundle, record, replaced=version) as again:
+            record.counts = commit(
+                folder, record, whole, laid_over, ours=lock.check, retrying=True, redecide=again, version=version + 1
+            )
         tidy(folder)
         record.exit_code, record.exit_reason = judged(config, record)
         record.rethresholds[-1] |= {

@@ -136,10 +136,10 @@ def _retried(
     begin_version(folder, record, Unfinished(command="retry-failed"), lock.check)
     before = record.counts
     laid_over = [*retries(folder, record), (folder.retry(len(record.retries) + 2), plan.frozen)]
-    again = redecide(config, folder, bundle, record)
-    record.counts = commit(
-        folder, record, whole, laid_over, ours=lock.check, retrying=True, redecide=again, version=version + 1
-    )
+    with redecide(config, folder, bundle, record, replaced=version) as again:
+        record.counts = commit(
+            folder, record, whole, laid_over, ours=lock.check, retrying=True, redecide=again, version=version + 1
+        )
     tidy(folder)
     record.exit_code, record.exit_reason = judged(config, record)
     record.code_changes.extend(changes)

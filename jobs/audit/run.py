@@ -193,11 +193,11 @@ def _finish(
     record = plan.record
     record.self_test = figures.get("self_test", record.self_test)
     # A run that lacks its _SUCCESS, and nothing else, may have been retried, and its decisions taken again.
-    again = redecide(config, plan.folder, bundle, record)
     laid_over = retries(plan.folder, record)
-    record.counts = commit(
-        plan.folder, record, plan.frozen, laid_over, ours=lock.check, redecide=again, version=record.version
-    )
+    with redecide(config, plan.folder, bundle, record) as again:
+        record.counts = commit(
+            plan.folder, record, plan.frozen, laid_over, ours=lock.check, redecide=again, version=record.version
+        )
     tidy(plan.folder)
     record.exit_code, record.exit_reason = judged(config, record)
     rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))

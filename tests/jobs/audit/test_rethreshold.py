@@ -21,8 +21,11 @@ from anomaly_core.calibration import conformal
 from anomaly_core.heatmap import overlay, relative_map
 from anomaly_core.preprocess import decode
 from jobs.audit import exits
+from jobs.audit import redecide as drawing
 from jobs.audit import rethreshold as module
+from jobs.audit.commit import database
 from jobs.audit.exits import AuditError
+from jobs.audit.fetch import FetchError
 from jobs.audit.record import RunFolder, Unfinished, read_record
 from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import begin_version, retry_failed
@@ -129,6 +132,75 @@ def test_an_image_that_is_gone_or_changed_costs_its_pictures_only(
     said = {uri.rpartition("/")[2]: text for uri, text in without.items()}
     assert said["003.png"].startswith("missing_object: ")
     assert said["005.png"] == "the image was overwritten since it was scored"
+
+
+def pictures(output: Path) -> dict[str, tuple[str, int, bytes]]:
+    """What is pictured: image_id to category, time of the last change, and content of the overlay."""
+    named = [row for row in rows(output).values() if row["overlay_path"]]
+    files = {row["image_id"]: Path(row["overlay_path"]) for row in named}
+    return {
+        row["image_id"]: (row["category"], path.stat().st_mtime_ns, path.read_bytes())
+        for row, path in zip(named, files.values(), strict=True)
+    }
+
+
+def test_rows_whose_threshold_stays_keep_their_pictures_and_their_images_are_not_read(
+    copied: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    fetch = drawing.fetch
+
+    def seen(uri: str, *rest: Any) -> Any:
+        read.append(uri)
+        return fetch(uri, *rest)
+
+    def gone(uri: str, *_: Any) -> Any:
+        read.append(uri)
+        raise FetchError("missing_object", "gone", 1)
+
+    def again(**changed: float) -> dict[str, tuple[str, int, bytes]]:
+        """Decided with these thresholds changed. Returns the pictures."""
+        read.clear()
+        values.update(changed)
+        (tmp_path / "t.json").write_text(json.dumps(values))
+        assert rethreshold(folder(copied), str(tmp_path / "t.json"), {}).scored_shards == 1
+        assert verify(Settings(folder(copied), bundle=bundle, sample=0)).holds
+        return pictures(copied)
+
+    first = pictures(copied)
+    (used,) = {category for category, _, _ in first.values()}  # the router of this bundle knows one
+    values = json.loads((Path(bundle) / THRESHOLDS_FILE).read_bytes())
+    others = [category for category in values if category != used]
+    monkeypatch.setattr(drawing, "fetch", gone)
+    assert again(**{others[0]: 0.1}) == first and read == []
+
+    # They are those of the version before, which may not be those that the shards tell of.
+    monkeypatch.setattr(drawing, "fetch", seen)
+    second = again(**{used: between(copied)})
+    assert len(read) == len(second) and second != first
+    monkeypatch.setattr(drawing, "fetch", gone)
+    assert again(**{others[1]: 0.1}) == second and read == []
+
+    # A rethreshold that was killed may have coloured them by other thresholds.
+    now = dict(values)
+    other, _ = thresholds_file(tmp_path / "u.json", bundle, 0.1)
+    killed(monkeypatch, "commit", copied, other)
+    assert again(**now) == {} and len(read) == len(second)
+
+
+def test_pictures_are_kept_of_the_rows_whose_colours_are_known(tmp_path: Path) -> None:
+    version = {
+        "image_id": ["a", "b", "c", "d", "e"],
+        "category": ["cap", "cap", "gear", "tile", "cap"],
+        "threshold": [0.5, 0.4, 0.7, 0.6, 0.5],
+        "heatmap_path": ["a.png", "b.png", "c.png", "d.png", "e.png"],
+        "overlay_path": ["a_overlay.png", "b_overlay.png", "c_overlay.png", "d_overlay.png", None],
+    }
+    pq.write_table(pa.table(version), tmp_path / "earlier.parquet")
+    now, doubted = {"cap": 0.5, "gear": 0.7, "tile": 0.6}, [{"cap": 0.5, "gear": 0.7, "tile": 0.9}]
+    with database(tmp_path) as connection:
+        found = drawing.Pictured(connection, tmp_path / "earlier.parquet", now, doubted).kept(["a", "b", "d", "e", "x"])
+    assert found == {"a": ("a.png", "a_overlay.png")}
 
 
 def test_back_to_the_thresholds_of_the_bundle_is_back_to_the_first_results(
