@@ -93,6 +93,7 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
     second = retry_failed(RUN, {"max_failed": ErrorBudget(count=8)})
     assert (second.code, second.scored_shards, second.earlier_shards) == (exits.COMMITTED, 0, 1)
     assert read_bytes(f"{RUN}/versions/0001.parquet") == before
+    assert json.loads(read_bytes(f"{RUN}/run.json"))["unfinished"] is None
     assert second.record.counts["failed_by_code"] == EXPECTED_FAILURES | {"fetch/access_denied": 1}
     assert [(one["version"], one["rows"], one["recovered"]) for one in second.record.retries] == [(2, 3, 2)]
     middle = read_bytes(RESULTS)
