@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from anomaly_core.device import Precision
@@ -25,6 +27,9 @@ ROUTER_FEATURES_FILE = "features/router.pth"
 TRAINING_FILE = "training/settings.json"
 # A category becomes a folder of the results, so its name is held to characters that mean nothing to any file system.
 CATEGORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+# Scores are float32, and pictures divide by the threshold in it.
+_LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 class BundleError(ValueError):
@@ -238,19 +243,32 @@ def features_file(category: str) -> str:
 def read_thresholds(data: bytes) -> dict[str, float]:
     """The content of thresholds.json: category to threshold. Raises BundleError saying what is wrong with it."""
     try:
-        content = json.loads(data)
+        content = json.loads(data, object_pairs_hook=_once)
         if isinstance(content, dict):
             content = {k: float(v) if type(v) is int else v for k, v in content.items()}
+    except BundleError:
+        raise
     except (ValueError, RecursionError, OverflowError) as error:
         raise BundleError(f"{THRESHOLDS_FILE} is not JSON: {error}") from error
     if not isinstance(content, dict) or not content:
         raise BundleError(f"{THRESHOLDS_FILE} must be an object of category to threshold")
     for category, value in content.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _LEAST <= value <= _MOST:
             raise BundleError(
-                f"{THRESHOLDS_FILE}: the threshold of {category!r} must be a positive number, not {value!r}"
+                f"{THRESHOLDS_FILE}: the threshold of {category!r} must be a positive number that float32 can hold, "
+                f"not {value!r}"
             )
     return {category: float(value) for category, value in content.items()}
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose names Python would let come twice."""
+    found: dict[str, Any] = {}
+    for category, value in pairs:
+        if category in found:
+            raise BundleError(f"{THRESHOLDS_FILE} has two thresholds for {category!r}")
+        found[category] = value
+    return found
 
 
 def _canonical(content: object) -> bytes:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.audit.digests import DigestList
-from jobs.audit.exits import FAILED, AuditError
+from jobs.audit.exits import FAILED, USAGE, AuditError
 from jobs.audit.record import FileDigest, Published, RunFolder, RunRecord
-from jobs.audit.results import DAMAGE, file_metadata, result_schema
+from jobs.audit.results import DAMAGE, RESERVED, as_current, file_metadata, result_schema
 from jobs.audit.review import write_queue
 from jobs.audit.write import shard_name
 from jobs.storage import delete, read_bytes, scratch, upload
@@ -47,6 +47,13 @@ def commit(
     was published go into ``record``, which is the caller's to save. Raises AuditError if the run does not balance, or
     shards are damaged: those that the same command can score again are removed first.
     """
+    taken = sorted(RESERVED & set(frozen.extras.names))
+    if taken:  # frozen when the results had no such column
+        raise AuditError(
+            USAGE,
+            f"the manifest of run {record.run_id} has columns that the results have by now: {', '.join(taken)}; "
+            "finish it with the version of the code that began it",
+        )
     damaged = Damaged(ours)
     schema = result_schema(frozen.extras)
     metadata = file_metadata(record.run_id, record.fingerprint, record.parts["bundle"])
@@ -152,7 +159,8 @@ def _batches(
         data = read_bytes(uri)
         digests.add(below(folder.uri, uri), data)
         try:
-            table = pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+            with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+                table = as_current(file.read(columns))
             rows = table.select(schema.names).cast(schema)
         except MemoryError:  # Arrow's is one of DAMAGE too, and says nothing of the file
             raise

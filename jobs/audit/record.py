@@ -99,6 +99,29 @@ class Published(BaseModel):
     digests: FileDigest
 
 
+class Unfinished(BaseModel):
+    """A next version of the results that is being published; in the record of a run at rest, one whose command ended
+    before it was. Until the same command has finished it, table and pictures may be the one version's or the other's.
+
+    command: that makes it. rule: as rethreshold was given it. thresholds: that pictures may be coloured with by now,
+    of each rethreshold since the last version.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: Literal["retry-failed", "rethreshold"]
+    rule: str | None = None
+    thresholds: list[dict[str, float]] = Field(default_factory=list)
+
+    def told(self, run: str) -> str:
+        """What a person should do about it. run: URI of the run's folder."""
+        rule = "" if self.rule is None else f" --threshold {self.rule}"
+        return (
+            f"{self.command} was begun and has not ended, so the published results may be of the next version: "
+            f"finish it with line-audit {self.command} --run {run}{rule}"
+        )
+
+
 class RunRecord(BaseModel):
     """The content of run.json. parts: what the fingerprint is made of. frozen: the frozen manifest's shard plan.
 
@@ -106,6 +129,7 @@ class RunRecord(BaseModel):
     retries: of each retry that was committed, its frozen rows and what became of them. rethresholds: of each, the
     thresholds that the results were decided with from then on. Each of both made the next version of the results.
     cpu: of the machine that began the run. published: None until it is committed, and in runs of older versions.
+    unfinished: written before anything of a next version is, and gone with the record of that version.
     max_failed, max_failed_per_category: the error budgets that the exit code of a committed run holds to, which a retry
     takes over; the first is None until then, and in runs of older versions.
     """
@@ -137,6 +161,7 @@ class RunRecord(BaseModel):
     exit_reason: str | None = None
     cpu: str | None = None
     published: Published | None = None
+    unfinished: Unfinished | None = None
     max_failed: ErrorBudget | None = None
     max_failed_per_category: ErrorBudget | None = None
 

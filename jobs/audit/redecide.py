@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.preprocess import ImageError, Limits, decode
 from jobs.access import AllowList
+from jobs.audit.commit import database
 from jobs.audit.config import AuditConfig
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.render import RenderSettings, render, wanted
+from jobs.storage import download, scratch
 from manifests.schema import printable
 
 # Pixels of so many images are held at once.
@@ -23,15 +28,62 @@ ROWS_AT_ONCE = 256
 REDONE = ("threshold", "margin", "decision", "decision_reason", "heatmap_path", "overlay_path", "render_error")
 
 
+# Addresses of heatmap and overlay.
+Pictures = tuple[str, str]
+
+
+class Pictured:
+    """The rows of a version of the results that have both pictures, held on this machine's disk.
+
+    table: the version's file. thresholds: in force now, by category. doubted: that pictures may be coloured with too.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: Path,
+        thresholds: Mapping[str, float],
+        doubted: Sequence[Mapping[str, float]],
+    ):
+        self.connection = connection
+        self.thresholds = {
+            category: value
+            for category, value in thresholds.items()
+            if all(other.get(category) == value for other in doubted)
+        }
+        connection.read_parquet(str(table), hive_partitioning=False).create_view("earlier")
+        connection.execute(
+            "CREATE TABLE pictured AS SELECT image_id, category, threshold, heatmap_path, overlay_path FROM earlier "
+            "WHERE heatmap_path IS NOT NULL AND overlay_path IS NOT NULL"
+        )
+
+    def kept(self, images: list[str]) -> dict[str, Pictures]:
+        """The pictures of these images, by image_id, that are coloured by the thresholds in force."""
+        found = self.connection.execute("SELECT * FROM pictured WHERE image_id IN (SELECT unnest(?))", [images])
+        return {
+            image: (heatmap, overlay)
+            for image, category, threshold, heatmap, overlay in found.fetchall()
+            if self.thresholds.get(category) == threshold
+        }
+
+
 class Redecide:
     """Rows of a shard as they are with other thresholds.
 
-    Pictures are coloured relative to the threshold, so they are made again, under the same names; the images of the
-    rows that want one are read again for that. One that is not there any more, or was overwritten, costs its pictures.
+    Pictures are coloured relative to the threshold, so where it changed they are made again, under the same names; the
+    images of the rows that want one are read again for that. One that is not there any more, or was overwritten, costs
+    its pictures. pictured: of the version that this one replaces; None if all pictures are made again.
     """
 
-    def __init__(self, config: AuditConfig, folder: RunFolder, bundle: Bundle, thresholds: Mapping[str, float]):
-        self.thresholds, self.trust_declared = thresholds, config.trust_declared
+    def __init__(
+        self,
+        config: AuditConfig,
+        folder: RunFolder,
+        bundle: Bundle,
+        thresholds: Mapping[str, float],
+        pictured: Pictured | None,
+    ):
+        self.thresholds, self.trust_declared, self.pictured = thresholds, config.trust_declared, pictured
         self.rule = bundle.decision_rule(config.min_confidence)
         self.render = RenderSettings(folder.heatmaps, config.heatmaps)
         self.allowed = AllowList.of(config.manifest, config.allow)
@@ -40,16 +92,17 @@ class Redecide:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """A shard's table, error_map included, with the columns that are REDONE. Raises StorageAccessError."""
-        done = [self._some(table.slice(start, ROWS_AT_ONCE)) for start in range(0, len(table), ROWS_AT_ONCE)]
+        kept = {} if self.pictured is None else self.pictured.kept(table["image_id"].to_pylist())
+        done = [self._some(table.slice(start, ROWS_AT_ONCE), kept) for start in range(0, len(table), ROWS_AT_ONCE)]
         return pa.concat_tables(done) if done else table
 
-    def _some(self, table: pa.Table) -> pa.Table:
+    def _some(self, table: pa.Table, kept: Mapping[str, Pictures]) -> pa.Table:
         names = ["image_id", "uri", "version_id", "etag", "sha256", "declared_category", "category"]
         rows = table.select([*names, "category_confidence", "score", *REDONE, "error_map"]).to_pylist()
         for row in rows:
             if row["score"] is not None:
                 self._decide(row)
-        self._draw([row for row in rows if row["score"] is not None])
+        self._draw([row for row in rows if row["score"] is not None], kept)
         for name in REDONE:
             field = table.schema.field(name)
             column = pa.array([row[name] for row in rows], field.type)
@@ -67,7 +120,14 @@ class Redecide:
         )
         row.update(threshold=threshold, margin=row["score"] / threshold, decision=decision, decision_reason=reason)
 
-    def _draw(self, rows: list[dict[str, Any]]) -> None:
+    def _draw(self, scored: list[dict[str, Any]], kept: Mapping[str, Pictures]) -> None:
+        rows = []
+        for row in scored:
+            if row["image_id"] in kept and wanted(row, self.render.which):
+                heatmap, overlay = kept[row["image_id"]]
+                row.update(heatmap_path=heatmap, overlay_path=overlay, render_error=None)
+            else:
+                rows.append(row)
         chosen = [row for row in rows if wanted(row, self.render.which)]
         with ThreadPoolExecutor(self.threads) as pool:
             problems = list(pool.map(self._read, chosen))
@@ -92,8 +152,24 @@ class Redecide:
         return None
 
 
-def redecide(config: AuditConfig, folder: RunFolder, bundle: Bundle, record: RunRecord) -> Redecide | None:
-    """What a commit of the run has to do to its shards' rows; None as long as its thresholds are the bundle's."""
+@contextmanager
+def redecide(
+    config: AuditConfig, folder: RunFolder, bundle: Bundle, record: RunRecord, replaced: int | None = None
+) -> Iterator[Redecide | None]:
+    """What a commit of the run has to do to its shards' rows; None as long as its thresholds are the bundle's.
+
+    replaced: the version of the results whose pictures are kept where they are those of this one; None if it is not
+    known what is there.
+    """
     if not record.rethresholds:
-        return None
-    return Redecide(config, folder, bundle, record.rethresholds[-1]["thresholds"])
+        yield None
+        return
+    thresholds = record.rethresholds[-1]["thresholds"]
+    if replaced is None:
+        yield Redecide(config, folder, bundle, thresholds, None)
+        return
+    doubted = record.unfinished.thresholds if record.unfinished else []
+    with scratch() as local, database(local) as connection:
+        download(folder.earlier(replaced), local / "earlier.parquet")
+        pictured = Pictured(connection, local / "earlier.parquet", thresholds, doubted)
+        yield Redecide(config, folder, bundle, thresholds, pictured)

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 SCHEMA_VERSION = "2"
+VERSION_KEY = "line_audit.schema_version"
 # What Arrow raises of a Parquet file that is damaged: nearly anything.
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the result table."""
+    """One column of the result table. since: the version of the schema that brought it; then it may be null."""
 
     name: str
     type: pa.DataType
     nullable: bool
     meaning: str
+    since: int = 1
 
     @property
     def field(self) -> pa.Field:
@@ -56,6 +58,7 @@ OUTCOME = (
         True,
         "distance from the category's training images, as a multiple of the limit above which the product is unknown; "
         "null if the bundle cannot tell",
+        since=2,
     ),
     Column("route_agrees", pa.bool_(), True, "declared and routed category are the same; null if none was declared"),
     Column("score", _D, True, "anomaly score: mean of the 10 highest pixels of the error map"),
@@ -82,17 +85,35 @@ SHARD_ONLY = (
 )
 # A run that was disturbed and resumed may differ from an undisturbed one in these, and in no other.
 VOLATILE = ("scored_at", "attempts", "render_error")
+VERSIONS = tuple(str(version) for version in range(1, int(SCHEMA_VERSION) + 1))
 RESERVED = frozenset(c.name for c in COLUMNS + SHARD_ONLY)
 
 
-def result_schema(extras: pa.Schema) -> pa.Schema:
-    """The published table: image columns, the manifest's further columns unchanged, outcome columns."""
-    return pa.schema([*(c.field for c in IMAGE), *extras, *(c.field for c in OUTCOME)])
+def result_schema(extras: pa.Schema, version: str = SCHEMA_VERSION) -> pa.Schema:
+    """The published table: image columns, the manifest's further columns unchanged, outcome columns.
+
+    version: of the schema; VERSIONS has those that this code knows.
+    """
+    outcome = (c.field for c in OUTCOME if c.since <= int(version))
+    return pa.schema([*(c.field for c in IMAGE), *extras, *outcome])
 
 
 def shard_schema(extras: pa.Schema) -> pa.Schema:
     """A shard file: the published columns and what only shards hold."""
     return pa.schema([*result_schema(extras), *(c.field for c in SHARD_ONLY)])
+
+
+def as_current(table: pa.Table) -> pa.Table:
+    """Rows of a result file with the columns that its version of the schema did not have yet, as nulls at the end.
+
+    table: with the file's footer as its schema's metadata, as pq.ParquetFile reads it. Columns that its version has and
+    the file has not stay missing.
+    """
+    version = int((table.schema.metadata or {}).get(VERSION_KEY.encode(), SCHEMA_VERSION))
+    for column in OUTCOME:
+        if version < column.since:
+            table = table.append_column(column.field, pa.nulls(len(table), column.type))
+    return table
 
 
 def file_metadata(run_id: str, fingerprint: str, bundle_digest: str, shard: int | None = None) -> dict[str, str]:
@@ -101,6 +122,6 @@ def file_metadata(run_id: str, fingerprint: str, bundle_digest: str, shard: int 
         "line_audit.run_id": run_id,
         "line_audit.fingerprint": fingerprint,
         "line_audit.bundle_digest": bundle_digest,
-        "line_audit.schema_version": SCHEMA_VERSION,
+        VERSION_KEY: SCHEMA_VERSION,
     }
     return metadata if shard is None else {**metadata, "line_audit.shard": str(shard)}

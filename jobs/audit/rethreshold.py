@@ -1,7 +1,7 @@
 """``rethreshold``: decisions are taken again from the stored scores, and the run gets a new version of its results.
 
 The shards stay as they are, and every later commit of the run takes the decisions again. Killed at any point, the same
-command does what is left.
+command does what is left, or one with other thresholds does instead.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from jobs.audit import exits
 from jobs.audit.commit import commit
 from jobs.audit.exits import AuditError
 from jobs.audit.lock import RunLock
-from jobs.audit.record import RunFolder, RunRecord, code_version, now
+from jobs.audit.record import RunFolder, RunRecord, Unfinished, code_version, now
 from jobs.audit.redecide import redecide
-from jobs.audit.retry import committed, config_of
+from jobs.audit.retry import begin_version, committed, config_of
 from jobs.audit.run import Outcome, judged, retries, tidy
 from jobs.bundles import read_bundle
-from jobs.storage import copy, exists, read_bytes
+from jobs.storage import read_bytes
 from jobs.uris import normal
 from manifests.freeze import FrozenManifest
 
@@ -38,14 +38,15 @@ def rethreshold(run: str, threshold: str, settings: dict[str, Any]) -> Outcome:
     except ValueError as error:
         raise AuditError(exits.USAGE, str(error)) from error
     with RunLock(folder.lock) as lock:
-        record, started = committed(folder), time.monotonic()
+        record, started = committed(folder, "rethreshold"), time.monotonic()
         config = config_of(folder, record, settings)
         bundle = _bundle(record, config.bundle, settings)
         found = _thresholds(bundle, threshold)
         thresholds = {category: one.value for category, one in found.items()}
-        if thresholds == thresholds_of(record, bundle):
+        if thresholds == thresholds_of(record, bundle) and record.unfinished is None:
             return Outcome(record.exit_code or 0, record)
         before, version = record.counts, record.version
+        begin_version(folder, record, _begun(record, threshold, thresholds), lock.check)
         record.rethresholds.append(
             {
                 "version": version + 1,
@@ -55,21 +56,11 @@ def rethreshold(run: str, threshold: str, settings: dict[str, Any]) -> Outcome:
                 "code": code_version(),
             }
         )
-        if not exists(folder.earlier(version)):  # else this was killed after it: the results may be the new ones
-            lock.check()
-            copy(folder.results, folder.earlier(version))
-        again = redecide(config, folder, bundle, record)
-        whole = FrozenManifest.from_dict(record.frozen)
-        record.counts = commit(
-            folder,
-            record,
-            whole,
-            retries(folder, record),
-            ours=lock.check,
-            retrying=True,
-            redecide=again,
-            version=version + 1,
-        )
+        whole, laid_over = FrozenManifest.from_dict(record.frozen), retries(folder, record)
+        with redecide(config, folder, bundle, record, replaced=version) as again:
+            record.counts = commit(
+                folder, record, whole, laid_over, ours=lock.check, retrying=True, redecide=again, version=version + 1
+            )
         tidy(folder)
         record.exit_code, record.exit_reason = judged(config, record)
         record.rethresholds[-1] |= {
@@ -77,6 +68,7 @@ def rethreshold(run: str, threshold: str, settings: dict[str, Any]) -> Outcome:
             "seconds": round(time.monotonic() - started, 3),
             "decisions_before": before["decisions"],
         }
+        record.unfinished = None
         lock.check()
         record.save(folder)
         return Outcome(record.exit_code, record, 1)
@@ -87,6 +79,12 @@ def thresholds_of(record: RunRecord, bundle: Bundle) -> dict[str, float]:
     if record.rethresholds:
         return dict(record.rethresholds[-1]["thresholds"])
     return dict(bundle.thresholds)
+
+
+def _begun(record: RunRecord, rule: str, thresholds: dict[str, float]) -> Unfinished:
+    earlier = record.unfinished.thresholds if record.unfinished else []
+    others = [one for one in earlier if one != thresholds]
+    return Unfinished(command="rethreshold", rule=rule, thresholds=[*others, thresholds])
 
 
 def _bundle(record: RunRecord, uri: str, settings: dict[str, Any]) -> Bundle:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
 
@@ -26,11 +26,11 @@ from jobs.audit.exits import AuditError
 from jobs.audit.lock import RunLock
 from jobs.audit.plan import Plan, check_same, missing_shards, parts_of, upload_parts
 from jobs.audit.proofs import Earlier
-from jobs.audit.record import RunFolder, RunRecord, now, read_record
+from jobs.audit.record import FileDigest, RunFolder, RunRecord, Unfinished, now, read_record
 from jobs.audit.redecide import redecide
 from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, retries, tidy
 from jobs.audit.work import work
-from jobs.storage import copy, exists, read_bytes, reading, scratch, write_bytes
+from jobs.storage import copy, download, exists, read_bytes, reading, scratch, write_bytes
 from jobs.uris import join
 from manifests.freeze import FrozenManifest, read_shard, refreeze
 
@@ -50,7 +50,7 @@ def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = N
     except ValueError as error:
         raise AuditError(exits.USAGE, str(error)) from error
     with on_cluster(), RunLock(folder.lock) as lock:
-        record = committed(folder)
+        record = committed(folder, "retry-failed")
         config = config_of(folder, record, settings)
         bundle, device, precision, doubts = opened(config)
         for warning in (*bundle.warnings, *doubts):
@@ -65,13 +65,40 @@ def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = N
         return _retried(config, folder, plan, whole, (bundle, precision, device), changes, watcher, lock)
 
 
-def committed(folder: RunFolder) -> RunRecord:
-    """The record of a committed run. Raises AuditError if there is no such run, or it is not committed."""
+def committed(folder: RunFolder, command: str | None = None) -> RunRecord:
+    """The record of a committed run.
+
+    command: that may go on with what it left unfinished; None for one that only reads the published table. Raises
+    AuditError if there is no such run, it is not committed, or another command must finish its next version first.
+    """
     record = read_record(folder)
     if record is None or not exists(folder.success):
         state = "there is no such run" if record is None else "the run is not committed; finish it with audit"
         raise AuditError(exits.USAGE, f"{folder.uri}: {state}")
+    left = record.unfinished
+    if left is not None and left.command != command and (command is not None or not _is_told_of(folder, record)):
+        raise AuditError(exits.USAGE, f"{folder.uri}: {left.told(folder.uri)}")
     return record
+
+
+def _is_told_of(folder: RunFolder, record: RunRecord) -> bool:
+    """Whether the published table is the one that the record tells of. Reads all of it."""
+    with scratch() as local:
+        download(folder.results, local / "table")
+        return record.published is not None and record.published.table == FileDigest.of(local / "table")
+
+
+def begin_version(folder: RunFolder, record: RunRecord, begun: Unfinished, ours: Callable[[], None]) -> None:
+    """Write down that the next version of the results is begun, and keep the one that it will replace.
+
+    Call it before anything that readers may see is written. ours: raises if the run is no longer ours.
+    """
+    ours()
+    record.unfinished = begun
+    record.save(folder)
+    earlier = folder.earlier(record.version)
+    if not exists(earlier):  # else it is being finished: the results may be the new ones
+        copy(folder.results, earlier)
 
 
 def config_of(folder: RunFolder, record: RunRecord, settings: dict[str, Any]) -> AuditConfig:
@@ -106,15 +133,13 @@ def _retried(
     earlier = Earlier(folder.results, folder.parts(whole.parts))
     work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, watcher.failing, earlier)
     version = record.version
-    if not exists(folder.earlier(version)):  # else this retry was killed after it: the results may be the new ones
-        lock.check()
-        copy(folder.results, folder.earlier(version))
+    begin_version(folder, record, Unfinished(command="retry-failed"), lock.check)
     before = record.counts
     laid_over = [*retries(folder, record), (folder.retry(len(record.retries) + 2), plan.frozen)]
-    again = redecide(config, folder, bundle, record)
-    record.counts = commit(
-        folder, record, whole, laid_over, ours=lock.check, retrying=True, redecide=again, version=version + 1
-    )
+    with redecide(config, folder, bundle, record, replaced=version) as again:
+        record.counts = commit(
+            folder, record, whole, laid_over, ours=lock.check, retrying=True, redecide=again, version=version + 1
+        )
     tidy(folder)
     record.exit_code, record.exit_reason = judged(config, record)
     record.code_changes.extend(changes)
@@ -128,6 +153,7 @@ def _retried(
             "frozen": plan.frozen.to_dict(),
         }
     )
+    record.unfinished = None
     lock.check()
     record.save(folder)
     done = len(plan.frozen.shards) - len(plan.missing)

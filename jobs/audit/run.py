@@ -88,6 +88,8 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
             watcher.said(warning)
         if plan.record.state == "committed":
             watcher.said(f"run {plan.record.run_id} is committed already; nothing to do")
+            if plan.record.unfinished is not None:
+                watcher.said(plan.record.unfinished.told(folder.uri))
             return Outcome(plan.record.exit_code or 0, plan.record, 0, len(plan.frozen.shards), plan.warnings)
         watcher.planned(plan)
         started = time.monotonic()
@@ -191,11 +193,11 @@ def _finish(
     record = plan.record
     record.self_test = figures.get("self_test", record.self_test)
     # A run that lacks its _SUCCESS, and nothing else, may have been retried, and its decisions taken again.
-    again = redecide(config, plan.folder, bundle, record)
     laid_over = retries(plan.folder, record)
-    record.counts = commit(
-        plan.folder, record, plan.frozen, laid_over, ours=lock.check, redecide=again, version=record.version
-    )
+    with redecide(config, plan.folder, bundle, record) as again:
+        record.counts = commit(
+            plan.folder, record, plan.frozen, laid_over, ours=lock.check, redecide=again, version=record.version
+        )
     tidy(plan.folder)
     record.exit_code, record.exit_reason = judged(config, record)
     rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))

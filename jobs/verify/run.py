@@ -15,7 +15,7 @@ from anomaly_core.features import BackboneForm
 from jobs.audit import exits
 from jobs.audit.commit import database
 from jobs.audit.exits import AuditError
-from jobs.audit.record import RunFolder, RunRecord, fingerprint, read_record
+from jobs.audit.record import RunFolder, RunRecord, Unfinished, fingerprint, read_record
 from jobs.bundles import read_bundle
 from jobs.storage import exists, scratch
 from jobs.uris import normal
@@ -102,8 +102,10 @@ def _record(folder: RunFolder, record: RunRecord, committed: bool) -> Check:
     if problems:
         return Check("run.json", "failed", "; ".join(problems))
     moved = "" if normal(record.results) == folder.results else f"; a copy, the run was written to {record.results}"
-    begun = exists(folder.retry(len(record.retries) + 2).record)  # if it was killed late, the table is the new one
-    unfinished = "; a retry was begun, the same retry-failed command finishes it" if begun else ""
+    left = record.unfinished
+    if left is None and exists(folder.retry(len(record.retries) + 2).record):  # it has published nothing yet
+        left = Unfinished(command="retry-failed")
+    unfinished = "" if left is None else f"; {left.told(folder.uri)}"
     return Check("run.json", "ok", f"committed {record.finished_at}{moved}{unfinished}")
 
 

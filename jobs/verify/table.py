@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jobs.audit.commit import count_rows
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.render import wanted
-from jobs.audit.results import file_metadata, result_schema
+from jobs.audit.results import SCHEMA_VERSION, VERSION_KEY, VERSIONS, file_metadata, result_schema
 from jobs.storage import names_below
 from jobs.uris import join
 from jobs.verify.check import EXAMPLES, Check, named
@@ -46,8 +46,8 @@ def open_views(connection: duckdb.DuckDBPyConnection, table: Path, parts: list[P
 
 
 def schema(table: Path, frozen: FrozenManifest) -> Check:
-    """Names, order, types and nullability of the columns against results.py."""
-    found, planned = pq.read_schema(table), result_schema(frozen.extras)
+    """Names, order, types and nullability of the columns against results.py, in the table's version of the schema."""
+    found, planned = pq.read_schema(table), result_schema(frozen.extras, _version(_footer(table)))
     if found.names != planned.names:
         odd = sorted(set(found.names) ^ set(planned.names))
         said = f"{', '.join(map(repr, odd[:EXAMPLES]))} too many or missing" if odd else "in another order"
@@ -63,13 +63,24 @@ def schema(table: Path, frozen: FrozenManifest) -> Check:
 
 
 def footer(table: Path, record: RunRecord) -> Check:
-    """What the table says of itself: run, fingerprint, bundle, schema version."""
-    found = {key.decode(): value.decode() for key, value in (pq.read_metadata(table).metadata or {}).items()}
+    """What the table says of itself: run, fingerprint, bundle, schema version, which may be an earlier one."""
+    found = _footer(table)
     planned = file_metadata(record.run_id, record.fingerprint, record.parts["bundle"])
+    planned[VERSION_KEY] = _version(found)
     wrong = [f"{key}: {found.get(key)!r}, not {value!r}" for key, value in planned.items() if found.get(key) != value]
     if wrong:
         return Check("footer", "failed", "not that of this run", tuple(wrong[:EXAMPLES]))
     return Check("footer", "ok", "names this run, fingerprint, bundle and schema version")
+
+
+def _footer(table: Path) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (pq.read_metadata(table).metadata or {}).items()}
+
+
+def _version(footer: dict[str, str]) -> str:
+    """The version of the schema that a table must be of: its own, if that is one that there was."""
+    found = footer.get(VERSION_KEY)
+    return found if found in VERSIONS else SCHEMA_VERSION
 
 
 def rows(connection: duckdb.DuckDBPyConnection, record: RunRecord, frozen: FrozenManifest) -> Check:

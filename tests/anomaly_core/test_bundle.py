@@ -221,7 +221,8 @@ WRONG_THRESHOLDS = [
     b'{"cap": Infinity, "gear": 1.0}', b'{"cap": 1e999, "gear": 1.0}', b'{"cap": "0.1", "gear": 1.0}',
     b'{"cap": true, "gear": 1.0}', b'{"cap": null, "gear": 1.0}', b'{"cap": [0.1], "gear": 1.0}',
     b'{"cap": 1' + b"0" * 400 + b', "gear": 1.0}', b"[0.1, 0.2]", b"{}", b"null", b"0.1", b"", b"{", b"\xff",
-    b"[" * 100_000,
+    b"[" * 100_000, b'{"cap": 1e-60, "gear": 1.0}', b'{"cap": 1e-40, "gear": 1.0}', b'{"cap": 1e39, "gear": 1.0}',
+    b'{"cap": 0.5, "gear": 1.0, "cap": 0.6}', b'{"cap": 0.5, "gear": 1.0, "cap": 0.5}',
 ]  # fmt: skip
 
 
@@ -230,6 +231,22 @@ def test_wrong_thresholds_are_refused(described_files: Files, reference_bundle: 
     refused(relisted(described_files, THRESHOLDS_FILE, data), THRESHOLDS_FILE)
     reference = {**reference_bundle.files(), THRESHOLDS_FILE: data}
     refused(reference, THRESHOLDS_FILE, backbone=reference_bundle.backbone)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"cap": 1e-60, "gear": 1.0}', "the threshold of 'cap' must be .* that float32 can hold, not 1e-60"),
+        (b'{"gear": 1.0, "cap": 0.5, "gear": 9.0}', "two thresholds for 'gear'"),
+    ],
+)
+def test_thresholds_that_look_right_are_refused_by_name(described_files: Files, data: bytes, said: str) -> None:
+    refused(relisted(described_files, THRESHOLDS_FILE, data), said)
+
+
+def test_the_least_threshold_that_float32_holds(described_files: Files) -> None:
+    bundle = load_bundle(relisted(described_files, THRESHOLDS_FILE, b'{"cap": 1.2e-38, "gear": 3.4e38}'))
+    assert bundle.thresholds == {"cap": 1.2e-38, "gear": 3.4e38}
 
 
 def test_an_integer_threshold_is_a_number(described_files: Files) -> None:

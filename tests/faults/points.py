@@ -147,18 +147,22 @@ RETRYING = [
     _one("retry: driver while scoring", Order("before", SCORE, victim="driver")),
     _one("retry: driver while a shard is being written", Order("before", PUT, SHARD, victim="driver")),
     _one("retry: driver when a shard was written", Order("after", PUT, SHARD, victim="driver")),
+    _one("retry: run.json is being written that it is begun", Order("before", PUT, RUN)),
+    _one("retry: run.json tells that it is begun", Order("after", SAVE)),
     _one("retry: the earlier version is being kept", Order("before", PUT, VERSION)),
     _one("retry: the earlier version was kept", Order("after", PUT, VERSION)),
     _one("retry: while the table is made", Order("before", COUNTS)),
     _one("retry: while the table is being published", Order("before", PUT, TABLE)),
     _one("retry: the table was published", Order("after", PUT, TABLE), published=True),
-    _one("retry: run.json is being written", Order("before", PUT, RUN), published=True),
-    _one("retry: run.json tells of it", Order("after", SAVE), published=True),
+    _one("retry: run.json is being written", Order("before", PUT, RUN, nth=2), published=True),
+    _one("retry: run.json tells of it", Order("after", SAVE, nth=2), published=True),
     _one("retry: before the lock is released", Order("before", "jobs.storage:delete", LOCK), published=True),
 ]
 
 # The driver of rethreshold dies; the run that it decides again is committed before. It does all its work itself.
 REDECIDING = [
+    _one("rethreshold: run.json is being written that it is begun", Order("before", PUT, RUN)),
+    _one("rethreshold: run.json tells that it is begun", Order("after", SAVE)),
     _one("rethreshold: the earlier version is being kept", Order("before", PUT, VERSION)),
     _one("rethreshold: the earlier version was kept", Order("after", PUT, VERSION)),
     _one("rethreshold: before a shard is decided again", Order("before", REDECIDE, nth=3)),
@@ -166,7 +170,7 @@ REDECIDING = [
     _one("rethreshold: while the table is made", Order("before", COUNTS)),
     _one("rethreshold: while the table is being published", Order("before", PUT, TABLE)),
     _one("rethreshold: the table was published", Order("after", PUT, TABLE), published=True),
-    _one("rethreshold: run.json is being written", Order("before", PUT, RUN), published=True),
-    _one("rethreshold: run.json tells of it", Order("after", SAVE), published=True),
+    _one("rethreshold: run.json is being written", Order("before", PUT, RUN, nth=2), published=True),
+    _one("rethreshold: run.json tells of it", Order("after", SAVE, nth=2), published=True),
     _one("rethreshold: before the lock is released", Order("before", "jobs.storage:delete", LOCK), published=True),
 ]

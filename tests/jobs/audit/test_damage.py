@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,12 +18,14 @@ from jobs.audit.commit import commit
 from jobs.audit.exits import AuditError
 from jobs.audit.plan import missing_shards
 from jobs.audit.record import RunFolder, RunRecord
+from jobs.audit.results import SCHEMA_VERSION, VERSION_KEY, result_schema
 from jobs.audit.write import shard_name
 from jobs.storage import read_bytes, upload, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import join
 from manifests.freeze import FrozenManifest
 from tests.jobs.audit.runs import scored_run, write_shard
+from tests.jobs.audit.tables import make_version_1
 
 Run = tuple[RunFolder, RunRecord, FrozenManifest]
 
@@ -181,3 +184,45 @@ def test_all_damaged_shards_are_removed_at_once_but_not_by_one_who_lost_the_run(
     ):
         commit(folder, record, frozen, ours=lambda: None)
     assert not any(Path(uri).exists() for uri in uris)
+
+
+def test_shards_of_the_first_schema_are_what_they_are(scored: Run) -> None:
+    """Of a run that was begun before there was a column, and goes on after: they are read, and the column is null."""
+    folder, record, frozen = scored
+    paths = [Path(folder.shards) / shard_name(index) for index in (0, 2)]  # the one between is of today
+    before = [make_version_1(path) for path in paths]
+    assert missing_shards(folder, record, frozen) == ()
+    assert commit(folder, record, frozen, ours=lambda: None)["rows"] == 10
+    assert [path.read_bytes() for path in paths] == before
+    found = pq.read_table(folder.results, partitioning=None)
+    assert found.schema.remove_metadata() == result_schema(frozen.extras).remove_metadata()
+    assert found["category_distance"].null_count == 10
+    assert sorted(found["order"].to_pylist()) == [f"A-{i}" for i in range(10)]
+    assert pq.read_metadata(folder.results).metadata[VERSION_KEY.encode()] == SCHEMA_VERSION.encode()
+
+    again = folder.retry(2)
+    for part in frozen.parts:
+        upload(Path(folder.manifest) / part, join(again.manifest, part))
+    for shard in frozen.shards:
+        write_shard(again, record, frozen, shard.index)
+    assert commit(folder, record, frozen, [(again, frozen)], ours=lambda: None, retrying=True)["rows"] == 10
+    assert [path.read_bytes() for path in paths] == before
+
+
+@pytest.mark.parametrize(("lacking", "version"), [(["score"], "1"), ([], "2"), ([], "x")])
+def test_a_shard_that_lacks_a_column_of_its_schema_is_damaged(scored: Run, lacking: list[str], version: str) -> None:
+    folder, record, frozen = scored
+    path = Path(folder.shards) / shard_name(1)
+    make_version_1(path, *lacking, version=version)
+    with pytest.raises(AuditError, match=f"^{re.escape(str(path))}: the shard is damaged"):
+        commit(folder, record, frozen, ours=lambda: None)
+    assert not path.exists()
+
+
+def test_a_manifest_with_a_column_that_the_results_have_by_now(scored: Run) -> None:
+    folder, record, frozen = scored
+    older = replace(frozen, extras=pa.schema([*frozen.extras, pa.field("category_distance", pa.string())]))
+    with pytest.raises(AuditError, match="has columns that the results have by now: category_distance") as caught:
+        commit(folder, record, older, ours=lambda: None)
+    assert caught.value.code == exits.USAGE
+    assert missing_shards(folder, record, frozen) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -20,18 +21,23 @@ from anomaly_core.calibration import conformal
 from anomaly_core.heatmap import overlay, relative_map
 from anomaly_core.preprocess import decode
 from jobs.audit import exits
+from jobs.audit import redecide as drawing
 from jobs.audit import rethreshold as module
+from jobs.audit.commit import database
 from jobs.audit.exits import AuditError
+from jobs.audit.fetch import FetchError
+from jobs.audit.record import RunFolder, Unfinished, read_record
 from jobs.audit.rethreshold import rethreshold
-from jobs.audit.retry import retry_failed
-from jobs.audit.run import Outcome, audit
+from jobs.audit.retry import begin_version, retry_failed
+from jobs.audit.run import Outcome, Watcher, audit
 from jobs.cli import app
+from jobs.review import import_verdicts, make_queue
 from jobs.storage import read_bytes, write_bytes
 from jobs.verify.run import Settings, verify
 from tests.bundles import write_random_bundle
 from tests.faults.proxy import Fault, FaultyServer
 from tests.jobs.audit.conftest import config, remote_config
-from tests.jobs.audit.tables import published, stable
+from tests.jobs.audit.tables import make_version_1, published, stable
 
 DECIDED = ("threshold", "margin", "decision", "decision_reason", "heatmap_path", "overlay_path", "render_error")
 
@@ -128,6 +134,75 @@ def test_an_image_that_is_gone_or_changed_costs_its_pictures_only(
     assert said["005.png"] == "the image was overwritten since it was scored"
 
 
+def pictures(output: Path) -> dict[str, tuple[str, int, bytes]]:
+    """What is pictured: image_id to category, time of the last change, and content of the overlay."""
+    named = [row for row in rows(output).values() if row["overlay_path"]]
+    files = {row["image_id"]: Path(row["overlay_path"]) for row in named}
+    return {
+        row["image_id"]: (row["category"], path.stat().st_mtime_ns, path.read_bytes())
+        for row, path in zip(named, files.values(), strict=True)
+    }
+
+
+def test_rows_whose_threshold_stays_keep_their_pictures_and_their_images_are_not_read(
+    copied: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    fetch = drawing.fetch
+
+    def seen(uri: str, *rest: Any) -> Any:
+        read.append(uri)
+        return fetch(uri, *rest)
+
+    def gone(uri: str, *_: Any) -> Any:
+        read.append(uri)
+        raise FetchError("missing_object", "gone", 1)
+
+    def again(**changed: float) -> dict[str, tuple[str, int, bytes]]:
+        """Decided with these thresholds changed. Returns the pictures."""
+        read.clear()
+        values.update(changed)
+        (tmp_path / "t.json").write_text(json.dumps(values))
+        assert rethreshold(folder(copied), str(tmp_path / "t.json"), {}).scored_shards == 1
+        assert verify(Settings(folder(copied), bundle=bundle, sample=0)).holds
+        return pictures(copied)
+
+    first = pictures(copied)
+    (used,) = {category for category, _, _ in first.values()}  # the router of this bundle knows one
+    values = json.loads((Path(bundle) / THRESHOLDS_FILE).read_bytes())
+    others = [category for category in values if category != used]
+    monkeypatch.setattr(drawing, "fetch", gone)
+    assert again(**{others[0]: 0.1}) == first and read == []
+
+    # They are those of the version before, which may not be those that the shards tell of.
+    monkeypatch.setattr(drawing, "fetch", seen)
+    second = again(**{used: between(copied)})
+    assert len(read) == len(second) and second != first
+    monkeypatch.setattr(drawing, "fetch", gone)
+    assert again(**{others[1]: 0.1}) == second and read == []
+
+    # A rethreshold that was killed may have coloured them by other thresholds.
+    now = dict(values)
+    other, _ = thresholds_file(tmp_path / "u.json", bundle, 0.1)
+    killed(monkeypatch, "commit", copied, other)
+    assert again(**now) == {} and len(read) == len(second)
+
+
+def test_pictures_are_kept_of_the_rows_whose_colours_are_known(tmp_path: Path) -> None:
+    version = {
+        "image_id": ["a", "b", "c", "d", "e"],
+        "category": ["cap", "cap", "gear", "tile", "cap"],
+        "threshold": [0.5, 0.4, 0.7, 0.6, 0.5],
+        "heatmap_path": ["a.png", "b.png", "c.png", "d.png", "e.png"],
+        "overlay_path": ["a_overlay.png", "b_overlay.png", "c_overlay.png", "d_overlay.png", None],
+    }
+    pq.write_table(pa.table(version), tmp_path / "earlier.parquet")
+    now, doubted = {"cap": 0.5, "gear": 0.7, "tile": 0.6}, [{"cap": 0.5, "gear": 0.7, "tile": 0.9}]
+    with database(tmp_path) as connection:
+        found = drawing.Pictured(connection, tmp_path / "earlier.parquet", now, doubted).kept(["a", "b", "d", "e", "x"])
+    assert found == {"a": ("a.png", "a_overlay.png")}
+
+
 def test_back_to_the_thresholds_of_the_bundle_is_back_to_the_first_results(
     copied: Path, run: tuple[Path, Outcome], bundle: str, tmp_path: Path
 ) -> None:
@@ -140,15 +215,42 @@ def test_back_to_the_thresholds_of_the_bundle_is_back_to_the_first_results(
     assert [json.loads(json.dumps(row, default=str)) for row in stable(published(copied))] == first
 
 
+def test_a_run_of_an_earlier_schema_gets_a_version_of_todays(copied: Path, bundle: str, tmp_path: Path) -> None:
+    shards = sorted((copied / "runs/2026-01-02/audit/shards").glob("*.parquet"))
+    before = [make_version_1(path) for path in shards]
+    table = copied / "results/run_date=2026-01-02/audit.parquet"
+    first = make_version_1(table)
+    record = json.loads((copied / "runs/2026-01-02/audit/run.json").read_bytes())
+    (copied / "runs/2026-01-02/audit/run.json").write_text(json.dumps(record | {"published": None}))
+    assert verify(Settings(folder(copied), bundle=bundle, sample=2)).holds
+    given, values = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    assert rethreshold(folder(copied), given, {}).record.version == 2
+    found = verify(Settings(folder(copied), bundle=bundle, sample=2))
+    assert [check.status for check in found.checks] == ["ok"] * len(found.checks)
+    assert [path.read_bytes() for path in shards] == before
+    assert (copied / "runs/2026-01-02/audit/versions/0001.parquet").read_bytes() == first
+    scored = [row for row in rows(copied).values() if row["score"] is not None]
+    assert {(row["threshold"], row["category_distance"]) for row in scored} <= {(v, None) for v in values.values()}
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, where: str, output: Path, given: str) -> None:
+    """A rethreshold that dies where it calls a function: commit before the table is there, judged when it is."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, where, lambda *_, **__: (_ for _ in ()).throw(MemoryError("killed")))
+        with pytest.raises(MemoryError):
+            rethreshold(folder(output), given, {})
+
+
+def contents(output: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+
 def test_killed_before_it_is_written_down_the_same_command_goes_on(
     copied: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = (copied / "results/run_date=2026-01-02/audit.parquet").read_bytes()
     given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "judged", lambda *_: (_ for _ in ()).throw(MemoryError("killed")))
-        with pytest.raises(MemoryError):
-            rethreshold(folder(copied), given, {})
+    killed(monkeypatch, "judged", copied, given)
     assert json.loads((copied / "runs/2026-01-02/audit/run.json").read_bytes())["rethresholds"] == []
     published_by_the_killed = (copied / "results/run_date=2026-01-02/audit.parquet").read_bytes()
     assert published_by_the_killed != first
@@ -156,6 +258,73 @@ def test_killed_before_it_is_written_down_the_same_command_goes_on(
     assert (outcome.record.version, outcome.code) == (2, exits.COMMITTED)
     assert (copied / "runs/2026-01-02/audit/versions/0001.parquet").read_bytes() == first
     assert verify(Settings(folder(copied), bundle=bundle, sample=0)).holds
+
+
+def test_killed_when_the_table_is_there_no_other_command_works_on_the_run(
+    copied: Path, archive: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    killed(monkeypatch, "judged", copied, given)
+    left, image = contents(copied), next(iter(rows(copied).values()))["image_id"]
+    (tmp_path / "v.csv").write_text(f"image_id,verdict\n{image},good\n")
+    finish = re.escape(f"finish it with line-audit rethreshold --run {folder(copied)} --threshold {given}")
+    for other in (
+        lambda: retry_failed(folder(copied), {}),
+        lambda: make_queue(folder(copied), 1, 1, str(tmp_path / "q.csv")),
+        lambda: import_verdicts(folder(copied), str(tmp_path / "v.csv")),
+    ):
+        with pytest.raises(AuditError, match=finish) as caught:
+            other()
+        assert caught.value.code == exits.USAGE
+    told: list[str] = []
+    audit(config(archive, bundle, copied), Watcher(said=told.append))
+    assert re.search(finish, told[-1])
+    found = {check.name: check for check in verify(Settings(folder(copied), bundle=bundle, sample=0)).checks}
+    assert found["table"].status == "failed" and re.search(finish, found["run.json"].said)
+    assert contents(copied) == left
+    assert rethreshold(folder(copied), given, {}).record.version == 2
+    assert make_queue(folder(copied), 1, 1, str(tmp_path / "q.csv")) == str(tmp_path / "q.csv")
+
+
+def test_killed_when_the_table_is_there_the_thresholds_of_before_bring_it_back(
+    copied: Path, run: tuple[Path, Outcome], bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, pictures = stable(published(copied)), contents(copied / "heatmaps")
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    killed(monkeypatch, "judged", copied, given)
+    assert stable(published(copied)) != first
+    assert any(path.read_bytes() != data for path, data in pictures.items())
+    back = rethreshold(folder(copied), str(Path(bundle) / THRESHOLDS_FILE), {})
+    assert (back.scored_shards, back.record.version, back.record.unfinished) == (1, 2, None)
+    assert stable(published(copied)) == first
+    assert {path: path.read_bytes() for path in pictures} == pictures
+    assert verify(Settings(folder(copied), bundle=bundle, sample=0)).holds
+
+
+def test_killed_before_the_table_is_there_verdicts_are_taken_and_rows_are_not_retried(
+    copied: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    killed(monkeypatch, "commit", copied, given)
+    image = next(row["image_id"] for row in rows(copied).values() if row["score"] is not None)
+    (tmp_path / "v.csv").write_text(f"image_id,verdict\n{image},good\n")
+    assert import_verdicts(folder(copied), str(tmp_path / "v.csv")).verdicts == 1
+    with pytest.raises(AuditError, match="rethreshold was begun and has not ended"):
+        retry_failed(folder(copied), {})  # pictures may be coloured by other thresholds
+
+
+def test_a_retry_that_was_killed_is_finished_first(copied: Path, bundle: str, tmp_path: Path) -> None:
+    found = RunFolder.at(folder(copied))
+    record = read_record(found)
+    assert record is not None
+    begin_version(found, record, Unfinished(command="retry-failed"), lambda: None)
+    left = contents(copied)
+    assert found.earlier(1) in map(str, left)
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    for threshold in (given, str(Path(bundle) / THRESHOLDS_FILE)):
+        with pytest.raises(AuditError, match=f"finish it with line-audit retry-failed --run {found.uri}$"):
+            rethreshold(folder(copied), threshold, {})
+    assert contents(copied) == left
 
 
 @pytest.mark.slow
@@ -217,17 +386,24 @@ def test_a_rule_takes_the_calibration_scores_of_the_bundle(archive: Path, tmp_pa
     ],
 )
 def test_what_cannot_be_done_is_refused(copied: Path, bundle: str, threshold: str, told: str) -> None:
-    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    before = contents(copied)
     with pytest.raises(AuditError, match=told) as caught:
         rethreshold(folder(copied), threshold, {})
     assert caught.value.code == exits.USAGE
-    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+    assert contents(copied) == before
 
 
 def test_thresholds_of_other_categories_and_other_bundles_are_refused(copied: Path, tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text('{"cap": 1.0, "wheel": 2.0}')
     with pytest.raises(AuditError, match="it differs in gear, tile, wheel"):
         rethreshold(folder(copied), str(tmp_path / "t.json"), {})
+    for text, said in (
+        ('{"cap": 1e-60, "gear": 1.0, "tile": 1.0}', "the threshold of 'cap' must be a positive number that float32"),
+        ('{"cap": 1.0, "gear": 1.0, "tile": 1.0, "cap": 2.0}', "two thresholds for 'cap'"),
+    ):
+        (tmp_path / "t.json").write_text(text)
+        with pytest.raises(AuditError, match=said):
+            rethreshold(folder(copied), str(tmp_path / "t.json"), {})
     other = str(write_random_bundle(tmp_path / "other", seed=3))
     with pytest.raises(AuditError, match="the run was scored with another bundle"):
         rethreshold(folder(copied), "mean_plus_3sigma", {"bundle": other})

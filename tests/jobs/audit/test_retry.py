@@ -15,8 +15,10 @@ from jobs.audit import retry as module
 from jobs.audit.config import AuditConfig, ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder, RunRecord, read_record
+from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import config_of, retry_failed
 from jobs.audit.run import Outcome, audit, judged
+from jobs.review import make_queue
 from jobs.storage import delete, filesystem, listing, read_bytes
 from jobs.uris import path_of
 from jobs.verify.run import Settings, verify
@@ -80,10 +82,18 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
     assert json.loads(read_bytes(f"{RUN}/run.json"))["retries"] == []
     said = {check.name: (check.status, check.said) for check in verify(Settings(RUN, sample=0)).checks}
     assert said["table"][0] == said["counts"][0] == "failed"
-    assert said["run.json"][1].endswith("; a retry was begun, the same retry-failed command finishes it")
+    finish = f"finish it with line-audit retry-failed --run {RUN}"
+    assert said["run.json"][1].endswith(finish)
+    for other in (
+        lambda: rethreshold(RUN, "s3://line/bundle/thresholds.json", {}),
+        lambda: make_queue(RUN, 1, 1, "s3://line/retried/queue.csv"),
+    ):
+        with pytest.raises(AuditError, match=finish):
+            other()
     second = retry_failed(RUN, {"max_failed": ErrorBudget(count=8)})
     assert (second.code, second.scored_shards, second.earlier_shards) == (exits.COMMITTED, 0, 1)
     assert read_bytes(f"{RUN}/versions/0001.parquet") == before
+    assert json.loads(read_bytes(f"{RUN}/run.json"))["unfinished"] is None
     assert second.record.counts["failed_by_code"] == EXPECTED_FAILURES | {"fetch/access_denied": 1}
     assert [(one["version"], one["rows"], one["recovered"]) for one in second.record.retries] == [(2, 3, 2)]
     middle = read_bytes(RESULTS)

@@ -23,6 +23,7 @@ from jobs.verify.command import verify_command
 from jobs.verify.run import Report, Settings, verify
 from tests.bundles import write_random_bundle
 from tests.jobs.audit.conftest import GOOD, ROWS
+from tests.jobs.audit.tables import make_version_1
 
 NAMES = ["run.json", "frozen manifest", "shards", "table", "schema", "footer", "rows", "counts", "pictures"]
 
@@ -279,6 +280,20 @@ def test_a_run_of_an_older_version_says_what_could_not_be_checked(copy: Copy) ->
     assert [c.name for c in report.checks if c.status == "not checked"] == ["shards", "table"]
     (copy.folder / "shards" / "shard-000002.parquet").unlink()
     assert copy.failed() == {"shards": "1 file of 9 not there, or not of this run shard-000002.parquet"}
+
+
+def test_a_table_of_an_earlier_schema_is_held_against_that_one(copy: Copy) -> None:
+    def rewritten(*lacking: str, version: str) -> dict[str, str]:
+        copy.table.write_bytes(whole)
+        make_version_1(copy.table, *lacking, version=version)
+        copy.record(lambda record: record["published"].update(table=FileDigest.of(copy.table).model_dump()))
+        return copy.failed()
+
+    whole = copy.table.read_bytes()
+    assert rewritten(version="1") == {}
+    assert rewritten("camera", version="1") == {"schema": "columns 'camera' too many or missing"}
+    assert rewritten(version="2") == {"schema": "columns 'category_distance' too many or missing"}
+    assert rewritten(version="3")["footer"] == "not that of this run line_audit.schema_version: '3', not '2'"
 
 
 def test_without_its_mark_of_success(copy: Copy) -> None:
