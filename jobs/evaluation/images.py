@@ -53,7 +53,7 @@ def find_test_images(uri: str, categories: Sequence[str] = ()) -> list[TestImage
         stem = name.rpartition(".")[0]
         if part == "test":
             tests.append((category, defect, entry.relative_path, entry.uri))
-        elif part == "ground_truth":
+        elif part == "ground_truth" and defect != GOOD:  # some data sets have masks of good parts: nothing is in them
             masks[category, defect, stem.removesuffix("_mask")] = entry.uri
     if not tests:
         raise EvaluationError(f"{uri}: no images at <category>/test/<defect>/ (the layout of MVTec AD)")
@@ -72,11 +72,24 @@ def find_test_images(uri: str, categories: Sequence[str] = ()) -> list[TestImage
 def read_mask(uri: str) -> npt.NDArray[np.bool_]:
     """A mask at the size of the models' input, bool (224, 224), nearest pixel. Raises EvaluationError naming the file.
 
-    Any value above 0 is defect.
+    Any value above 0 is defect. Where the nearest pixels miss a thin defect whole, a pixel is defect if any of it was.
     """
     try:
         with Image.open(io.BytesIO(read_bytes(uri))) as picture:
-            small = picture.convert("L").resize((SIZE, SIZE), Image.Resampling.NEAREST)
+            seen = picture.convert("RGBA" if picture.has_transparency_data else "L")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise EvaluationError(f"{uri}: not a mask that can be read ({error})") from error
-    return np.asarray(small) > 0
+    if "A" in seen.getbands() and seen.getchannel("A").getextrema() != (255, 255):
+        # What is defect might be in the colours or in the transparency.
+        raise EvaluationError(f"{uri}: the mask is transparent in part; save it opaque, the defect white on black")
+    full = seen.convert("L")
+    small = np.asarray(full.resize((SIZE, SIZE), Image.Resampling.NEAREST)) > 0
+    return small if small.any() else _covered(np.asarray(full) > 0)
+
+
+def _covered(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Bool (224, 224): whether any of a pixel is defect in a mask of another size, (height, width)."""
+    for _ in range(2):  # rows, then columns
+        ends = [(i * len(mask) // SIZE, -(-(i + 1) * len(mask) // SIZE)) for i in range(SIZE)]
+        mask = np.stack([mask[start:end].any(axis=0) for start, end in ends], axis=1)
+    return mask

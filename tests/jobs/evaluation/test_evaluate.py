@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import distance_transform_cdt
+from scipy.ndimage import distance_transform_cdt, label
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
@@ -255,3 +255,43 @@ def test_masks_are_read_at_the_size_of_the_models(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(EvaluationError, match=r"bad\.png: not a mask"):
         read_mask(str(tmp_path / "bad.png"))
+
+
+def test_a_thin_defect_is_not_lost(tmp_path: Path) -> None:
+    area = np.zeros((1024, 600), dtype=np.uint8)
+    area[14, 20:300] = area[300:902, 34:36] = 255  # between the nearest pixels, in both directions
+    Image.fromarray(area).save(tmp_path / "m.png")
+    assert not np.asarray(Image.fromarray(area).resize((224, 224), Image.Resampling.NEAREST)).any()
+    expected = np.zeros((224, 224), dtype=bool)
+    for y, x in zip(*np.nonzero(area), strict=True):
+        for row in range(224):
+            if row * 1024 < (y + 1) * 224 and y * 224 < (row + 1) * 1024:
+                for column in (x * 224 // 600, ((x + 1) * 224 - 1) // 600):
+                    expected[row, column] = True
+    mask = read_mask(str(tmp_path / "m.png"))
+    assert np.array_equal(mask, expected) and label(mask, np.ones((3, 3)))[1] == 2
+    Image.fromarray(np.zeros_like(area)).save(tmp_path / "m.png")
+    assert not read_mask(str(tmp_path / "m.png")).any()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_masks_with_transparency_are_refused(tmp_path: Path, mode: str) -> None:
+    area = Image.new("L", (300, 300), 255)
+    seen = Image.new("L", (300, 300), 255)
+    picture = Image.merge("LA", (area, seen)).convert("RGBA" if mode == "P" else mode)
+    picture.save(tmp_path / "opaque.png")
+    assert read_mask(str(tmp_path / "opaque.png")).all()
+    seen.paste(0, (0, 0, 100, 100))
+    picture.putalpha(seen)
+    (picture.quantize(8) if mode == "P" else picture).save(tmp_path / "clear.png")
+    with pytest.raises(EvaluationError, match=r"clear\.png: the mask is transparent in part; save it opaque"):
+        read_mask(str(tmp_path / "clear.png"))
+
+
+def test_masks_of_good_parts_are_left_alone(tmp_path: Path) -> None:
+    for name in ("test/good/0.png", "test/dent/0.png", "ground_truth/good/0_mask.png", "ground_truth/dent/0_mask.png"):
+        path = tmp_path / "cap" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"1")
+    found = {image.defect: image.mask for image in find_test_images(str(tmp_path))}
+    assert found == {"good": None, "dent": str(tmp_path / "cap" / "ground_truth" / "dent" / "0_mask.png")}
