@@ -190,6 +190,9 @@ def test_the_page_and_markdown_hold_the_tables_and_names_as_text(ground: Ground)
     html, text = (ground.output / "report.html").read_text(), (ground.output / "evaluation.md").read_text()
     auroc = json.loads((ground.output / "evaluation.json").read_bytes())["categories"]["cap"]["auroc"]
     assert f"{auroc:.4f}" in html and f"| cap | 9 | {auroc:.4f} |" in text
+    assert all(
+        "A mean is over the categories that have the figure, each counted alike." in words for words in (html, text)
+    )
     assert "scratch &lt;b&gt;" in html and "scratch <b>" not in html.split("</script>", 1)[1].split("<script", 1)[0]
     assert html.split("</script>", 1)[1].count("data:image/png;base64,") == len(
         list((ground.output / "overlays").rglob("*.png"))
