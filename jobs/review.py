@@ -21,11 +21,9 @@ from jobs.audit.lock import RunLock
 from jobs.audit.record import RunFolder, now
 from jobs.audit.retry import committed
 from jobs.audit.review import write_queue
+from jobs.review_files import HEADER, VERDICTS, read_sample, read_verdicts
 from jobs.storage import download, exists, read_bytes, reading, scratch, upload, write_bytes
 from jobs.uris import normal
-
-VERDICTS = ("good", "defective")
-HEADER = ("image_id", "verdict")
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,15 @@ def make_queue(run: str, nearest: int, random: int, target: str) -> str:
 def import_verdicts(run: str, file: str, queue: str | None = None) -> Estimate:
     """Take the verdicts of a CSV over into the run's, and estimate from all of them how many defective parts passed.
 
-    file: CSV with columns image_id and verdict, others are left alone; a row without a verdict is passed over. queue:
-    that the images were chosen by, if not the run's own. Raises AuditError naming row and remedy.
+    file: CSV with columns image_id and verdict, as a spreadsheet saves it; others are left alone, and a row without a
+    verdict is passed over. queue: that the images were chosen by, if not the run's own. Raises AuditError naming row
+    and remedy.
     """
     folder = _folder(run)
-    given = _read(file, read_bytes(normal(file)))
+    try:
+        given = read_verdicts(file, read_bytes(normal(file)))
+    except FileNotFoundError as error:
+        raise AuditError(exits.USAGE, f"{file}: there is no such file") from error
     with RunLock(folder.lock):
         record = committed(folder)
         sample = _sample(queue or folder.queue(record.version))
@@ -109,40 +111,16 @@ def _folder(run: str) -> RunFolder:
         raise AuditError(exits.USAGE, str(error)) from error
 
 
-def _read(name: str, data: bytes) -> dict[str, str]:
-    try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        if reader.fieldnames is None or not set(HEADER) <= set(reader.fieldnames):
-            raise AuditError(exits.USAGE, f"{name}: its first line must name the columns image_id and verdict")
-        found: dict[str, str] = {}
-        for row in reader:
-            image, verdict = (row["image_id"] or "").strip(), (row["verdict"] or "").strip().lower()
-            if not verdict:
-                continue
-            if verdict not in VERDICTS:
-                raise AuditError(
-                    exits.USAGE, f"{name}, line {reader.line_num}: verdict {verdict[:40]!r}; write good or defective"
-                )
-            if found.setdefault(image, verdict) != verdict:
-                raise AuditError(exits.USAGE, f"{name}, line {reader.line_num}: two verdicts for {image[:40]!r}")
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise AuditError(exits.USAGE, f"{name}: not a CSV in UTF-8 ({error})") from error
-    if not found:
-        raise AuditError(exits.USAGE, f"{name}: no row has a verdict; write good or defective into that column")
-    return found
-
-
 def _sample(uri: str) -> set[str]:
     try:
-        text = read_bytes(normal(uri)).decode()
+        return read_sample(uri, read_bytes(normal(uri)))
     except FileNotFoundError as error:
         raise AuditError(exits.USAGE, f"{uri}: there is no queue; line-audit review queue makes one") from error
-    return {row["image_id"] for row in csv.DictReader(io.StringIO(text, newline="")) if row["random"] == "true"}
 
 
 def _known(folder: RunFolder) -> dict[str, str]:
     try:
-        return _read(folder.verdicts, read_bytes(folder.verdicts))
+        return read_verdicts(folder.verdicts, read_bytes(folder.verdicts))
     except FileNotFoundError:
         return {}
 

@@ -1,0 +1,74 @@
+"""Review queues and verdicts as people hand them back: CSV, in whatever way their spreadsheet has saved it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from jobs.audit import exits
+from jobs.audit.exits import AuditError
+
+VERDICTS = ("good", "defective")
+HEADER = ("image_id", "verdict")
+DELIMITERS = ",;\t"
+BOOLEANS = {"true": True, "false": False}
+
+
+def read_verdicts(name: str, data: bytes) -> dict[str, str]:
+    """The verdict of each image_id that has one. Raises AuditError naming the file, the line and the remedy."""
+    found: dict[str, str] = {}
+    for line, row in _rows(name, data, HEADER):
+        image, verdict = row["image_id"], row["verdict"].lower()
+        if not verdict:
+            continue
+        if verdict not in VERDICTS:
+            raise AuditError(exits.USAGE, f"{name}, line {line}: verdict {verdict[:40]!r}; write good or defective")
+        if found.setdefault(image, verdict) != verdict:
+            raise AuditError(exits.USAGE, f"{name}, line {line}: two verdicts for {image[:40]!r}")
+    if not found:
+        raise AuditError(exits.USAGE, f"{name}: no row has a verdict; write good or defective into that column")
+    return found
+
+
+def read_sample(name: str, data: bytes) -> set[str]:
+    """The image_ids of a queue's random sample. Raises AuditError naming the file, the line and the remedy."""
+    found = set()
+    for line, row in _rows(name, data, ("image_id", "random")):
+        if row["random"].lower() not in BOOLEANS:
+            said = row["random"][:40]
+            raise AuditError(exits.USAGE, f"{name}, line {line}: random is {said!r}, where true or false was written")
+        if BOOLEANS[row["random"].lower()]:
+            found.add(row["image_id"])
+    return found
+
+
+def _rows(name: str, data: bytes, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and these columns, stripped, of each row that has something in them.
+
+    UTF-8 with or without its mark; commas, semicolons or tabs, whichever find the columns in the first line; any line
+    ends.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+        delimiter, places = _layout(name, text, columns)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+        next(reader)
+        for cells in reader:
+            row = {column: cells[at].strip() if at < len(cells) else "" for column, at in places.items()}
+            if any(row.values()):
+                yield reader.line_num, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise AuditError(exits.USAGE, f'{name}: not a CSV in UTF-8 ({error}); save it as "CSV UTF-8"') from error
+
+
+def _layout(name: str, text: str, columns: Sequence[str]) -> tuple[str, dict[str, int]]:
+    """The delimiter, and the place of each column."""
+    for delimiter in DELIMITERS:
+        with suppress(csv.Error):  # of quotes that do not end where another delimiter would be
+            reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+            heading = [title.strip().lower() for title in next(reader, [])]
+            if set(columns) <= set(heading):
+                return delimiter, {column: heading.index(column) for column in columns}
+    raise AuditError(exits.USAGE, f"{name}: its first line must name the columns {' and '.join(columns)}")
