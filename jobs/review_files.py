@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
@@ -32,16 +33,33 @@ def read_verdicts(name: str, data: bytes) -> dict[str, str]:
     return found
 
 
-def read_sample(name: str, data: bytes) -> set[str]:
-    """The image_ids of a queue's random sample. Raises AuditError naming the file, the line and the remedy."""
-    found = set()
-    for line, row in _rows(name, data, ("image_id", "random")):
-        if row["random"].lower() not in BOOLEANS:
-            said = row["random"][:40]
-            raise AuditError(exits.USAGE, f"{name}, line {line}: random is {said!r}, where true or false was written")
+@dataclass(frozen=True)
+class Queue:
+    """A queue as it was drawn. passed: parts that passed in this version of the run's results; sample: image_ids of
+    those of them that were drawn at random."""
+
+    run_id: str
+    version: int
+    passed: int
+    sample: frozenset[str]
+
+
+def read_queue(name: str, data: bytes) -> Queue:
+    """What a queue says of its random sample. Raises AuditError naming the file, the line and the remedy."""
+    drawn, sample = set(), set()
+    for line, row in _rows(name, data, ("image_id", "random", "run_id", "version", "passed")):
+        if row["random"].lower() not in BOOLEANS or not (row["version"] + row["passed"]).isdecimal():
+            said = ", ".join(row[column][:20] for column in ("random", "version", "passed"))
+            raise AuditError(
+                exits.USAGE,
+                f"{name}, line {line}: random, version and passed are {said}; they were true or false and two numbers",
+            )
+        drawn.add((row["run_id"], int(row["version"]), int(row["passed"])))
         if BOOLEANS[row["random"].lower()]:
-            found.add(row["image_id"])
-    return found
+            sample.add(row["image_id"])
+    if len(drawn) != 1:
+        raise AuditError(exits.USAGE, f"{name}: a queue has rows, all with one run_id, version and passed")
+    return Queue(*drawn.pop(), frozenset(sample))
 
 
 def _rows(name: str, data: bytes, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -71,4 +89,4 @@ def _layout(name: str, text: str, columns: Sequence[str]) -> tuple[str, dict[str
             heading = [title.strip().lower() for title in next(reader, [])]
             if set(columns) <= set(heading):
                 return delimiter, {column: heading.index(column) for column in columns}
-    raise AuditError(exits.USAGE, f"{name}: its first line must name the columns {' and '.join(columns)}")
+    raise AuditError(exits.USAGE, f"{name}: its first line must name the columns {', '.join(columns)}")

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
-from jobs.review_files import read_sample, read_verdicts
+from jobs.review_files import Queue, read_queue, read_verdicts
 
 IMAGES = st.lists(st.text("0123456789abcdef", min_size=4, max_size=32), min_size=1, max_size=8, unique=True)
 NOTES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)  # of these, quotes and delimiters
 CASES = st.sampled_from([str.lower, str.upper, str.title, lambda word: f" {word} "])
+TITLES = ("image_id", "random", "run_id", "version", "passed", "verdict")
 QUOTING = st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 
 
@@ -52,11 +53,12 @@ def test_a_queue_reads_back_from_every_dialect(
     said = data.draw(st.lists(st.sampled_from(["good", "defective", ""]), min_size=len(images), max_size=len(images)))
     case = data.draw(CASES)
     rows = [
-        [image, data.draw(NOTES), case(str(random).lower()), case(verdict)]
+        [image, data.draw(NOTES), case(str(random).lower()), "2026-01-02/audit", "2", "71", case(verdict)]
         for image, random, verdict in zip(images, drawn, said, strict=True)
     ]
-    file = saved(["image_id", "uri", "random", "verdict"], rows, dialect)
-    assert read_sample("q.csv", file) == {image for image, random in zip(images, drawn, strict=True) if random}
+    file = saved(["image_id", "uri", "random", "run_id", "version", "passed", "verdict"], rows, dialect)
+    sample = frozenset(image for image, random in zip(images, drawn, strict=True) if random)
+    assert read_queue("q.csv", file) == Queue("2026-01-02/audit", 2, 71, sample)
     given_verdicts = {image: verdict for image, verdict in zip(images, said, strict=True) if verdict}
     if given_verdicts:
         assert read_verdicts("q.csv", file) == given_verdicts
@@ -68,23 +70,32 @@ def test_a_queue_reads_back_from_every_dialect(
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        ("image_id;uri;random;verdict\na;straße;TRUE;good\n".encode("cp1252"), 'q.csv: .*save it as "CSV UTF-8"'),
-        ("image_id\trandom\tverdict\na\tTRUE\tgood\n".encode("utf-16"), 'q.csv: .*save it as "CSV UTF-8"'),
-        (b'image_id,verdict,random\n"a,good,true\n', 'q.csv: not a CSV .*save it as "CSV UTF-8"'),
-        (b"image_id|random|verdict\na|true|good\n", "q.csv: its first line must name the columns image_id and"),
-        (b"", "q.csv: its first line must name the columns image_id and"),
+        ("\xa0".join(TITLES).encode("cp1252"), 'q.csv: .*save it as "CSV UTF-8"'),
+        ("\t".join(TITLES).encode("utf-16"), 'q.csv: .*save it as "CSV UTF-8"'),
+        (",".join(TITLES).encode() + b'\n"a,true,r,1,9,good\n', 'q.csv: not a CSV .*save it as "CSV UTF-8"'),
+        ("|".join(TITLES).encode(), "q.csv: its first line must name the columns image_id, "),
+        (b"", "q.csv: its first line must name the columns image_id, "),
     ],
 )
 def test_what_is_no_table_is_refused_by_name(data: bytes, told: str) -> None:
-    for read in (read_sample, read_verdicts):
+    for read in (read_queue, read_verdicts):
         with pytest.raises(AuditError, match=told) as caught:
             read("q.csv", data)
         assert caught.value.code == exits.USAGE
 
 
-def test_a_boolean_in_another_language_is_not_taken_for_false() -> None:
-    with pytest.raises(AuditError, match=re.escape("q.csv, line 3: random is 'WAHR'")):
-        read_sample("q.csv", b"image_id;random\na;TRUE\nb;WAHR\n")
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (["a;TRUE;r;1;9;", "b;WAHR;r;1;9;"], "q.csv, line 3: random, version and passed are WAHR, 1, 9; they were"),
+        (["a;TRUE;r;1;9,0;"], "q.csv, line 2: random, version and passed are TRUE, 1, 9,0; they were"),
+        (["a;TRUE;r;1;9;", "b;TRUE;r;2;9;"], "q.csv: a queue has rows, all with one run_id, version and passed"),
+        ([], "q.csv: a queue has rows, all with one run_id, version and passed"),
+    ],
+)
+def test_a_queue_that_was_changed_is_refused(rows: list[str], told: str) -> None:
+    with pytest.raises(AuditError, match=re.escape(told)):
+        read_queue("q.csv", "\n".join([";".join(TITLES), *rows]).encode())
 
 
 @given(st.binary(max_size=80))
