@@ -7,13 +7,13 @@ import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anomaly_core.metrics import Rate, rate
+from anomaly_core.metrics import Rate, rate_in
 from jobs.audit import exits
 from jobs.audit.commit import database
 from jobs.audit.exits import AuditError
@@ -30,10 +30,10 @@ from jobs.uris import normal
 class Estimate:
     """What verdicts say of a version of the results, the one that is published.
 
-    queue: whose random sample the estimate is made from; None if there is no estimate. passed: parts that were decided
+    queue: whose random sample the estimate is made from; None if it is from none. passed: parts that were decided
     normal; sample: of those, in the random sample; escapes: share of the reviewed ones of the sample that are
-    defective, with its interval; confirmed: of reviewed rows, by decision and verdict; remarks: what a reader must know
-    of it, such as why there is no estimate.
+    defective, with the hypergeometric interval, which knows how many passed; confirmed: of reviewed rows, by decision
+    and verdict; remarks: what a reader must know of it, such as why there is no estimate.
     """
 
     run_id: str
@@ -54,7 +54,7 @@ def make_queue(run: str, nearest: int, random: int, target: str) -> str:
     Raises AuditError, also if there is a file already: somebody may have written verdicts into it.
     """
     folder = _folder(run)
-    record = committed(folder)
+    record = _settled(folder)
     with scratch() as local:
         download(folder.results, local / "table.parquet")
         with database(local) as connection:
@@ -81,7 +81,7 @@ def import_verdicts(run: str, file: str, queue: str | None = None) -> Estimate:
     except FileNotFoundError as error:
         raise AuditError(exits.USAGE, f"{file}: there is no such file") from error
     with RunLock(folder.lock):
-        record = committed(folder)
+        record = _settled(folder)
         queues = _queues(folder, record, queue)
         known = _known(folder) | given
         decisions = _decisions(folder, set(known).union(*(one.sample for one in queues.values())))
@@ -96,6 +96,15 @@ def import_verdicts(run: str, file: str, queue: str | None = None) -> Estimate:
             write_bytes(folder.sample(record.version), read_bytes(estimate.queue))
         write_bytes(folder.estimate, (json.dumps(asdict(estimate), indent=2) + "\n").encode())
     return estimate
+
+
+def _settled(folder: RunFolder) -> RunRecord:
+    record = committed(folder)
+    if exists(folder.earlier(record.version)):  # the results may be of the next version already
+        raise AuditError(
+            exits.USAGE, f"{folder.uri}: a rethreshold or retry-failed was interrupted, or is running; finish it first"
+        )
+    return record
 
 
 def _queues(folder: RunFolder, record: RunRecord, asked: str | None) -> dict[str, Queue]:
@@ -137,6 +146,8 @@ def _estimate(
     if best is not None:
         seen, sample = _reviewed(usable[best], known), len(usable[best].sample)
         remarks += _doubts(best, usable[best], known)
+    confirmed = _confirmed(known, decisions)
+    escapes = _escapes(known, seen, passed, confirmed.get("normal", dict.fromkeys(VERDICTS, 0)))
     return Estimate(
         run_id=record.run_id,
         version=record.version,
@@ -145,10 +156,25 @@ def _estimate(
         verdicts=len(known),
         passed=passed,
         sample=sample,
-        escapes=rate(sum(known[image] == "defective" for image in seen), len(seen)),
-        confirmed=_confirmed(known, decisions),
-        remarks=remarks,
+        escapes=escapes,
+        confirmed=confirmed,
+        remarks=[] if passed and escapes.of == passed else remarks,
     )
+
+
+def _escapes(known: Mapping[str, str], seen: frozenset[str], passed: int, confirmed: Mapping[str, int]) -> Rate:
+    """From the reviewed images of the sample; confirmed: verdicts on all parts that passed, of the sample or not.
+
+    The hypergeometric interval of rate_in, cut, as the rate is, to what those verdicts leave possible. Once there is
+    one on each part, they are all that counts.
+    """
+    if passed and sum(confirmed.values()) == passed:
+        return rate_in(confirmed["defective"], passed, passed)
+    found = rate_in(sum(known[image] == "defective" for image in seen), len(seen), passed)
+    if not seen:
+        return found
+    least, most = confirmed["defective"] / passed, (passed - confirmed["good"]) / passed
+    return replace(found, **{name: min(max(getattr(found, name), least), most) for name in ("rate", "low", "high")})
 
 
 def _check_drawn(uri: str, queue: Queue, decisions: Mapping[str, str]) -> None:

@@ -33,7 +33,9 @@ def print_estimate(found: Estimate) -> None:
     for decision, verdicts in found.confirmed.items():
         _say(f"  {decision}: " + ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.items()))
     escapes = found.escapes
-    if escapes.rate is not None and escapes.low is not None and escapes.high is not None:
+    if escapes.rate is not None and escapes.of == found.passed:
+        _say(f"escapes: {escapes.count:,} of {found.passed:,} passed parts; all of them were reviewed")
+    elif escapes.rate is not None and escapes.low is not None and escapes.high is not None:
         _say(
             f"escapes among {found.passed:,} passed parts: {escapes}, 95 % interval, from {escapes.of} of the random "
             f"sample of {found.queue}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
-from anomaly_core.metrics import rate
+from anomaly_core.metrics import rate_in
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder, RunRecord
@@ -137,7 +138,11 @@ def test_verdicts_become_an_estimate_of_escapes(copied: Path, tmp_path: Path) ->
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     found = json.loads((folder(copied) / "review" / "estimate.json").read_bytes())
-    expected = rate(2, 7)
+    normal = {row["image_id"] for row in queue(tmp_path / "v.csv") if row["decision"] == "normal"}
+    good = sum(verdict == "good" and image in normal for image, verdict in given.items())
+    alone = rate_in(2, 7, passed)
+    assert alone.high is not None
+    expected = replace(alone, high=min(alone.high, (passed - good) / passed))
     assert (found["escapes"]["count"], found["escapes"]["of"]) == (2, 7)
     assert (found["escapes"]["low"], found["escapes"]["high"]) == (expected.low, expected.high)
     assert (found["passed"], found["sample"], found["verdicts"]) == (passed, 8, len(given))
@@ -309,3 +314,62 @@ def test_queues_that_are_not_this_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="of its random sample is no part that passed in version 1"):
         import_verdicts(run, str(tmp_path / "v.csv"), str(tmp_path / "edited.csv"))
     assert not (Path(run) / "review" / "verdicts.csv").exists()
+
+
+def test_the_escapes_of_parts_that_were_all_reviewed_are_known(tmp_path: Path) -> None:
+    run = publish(tmp_path / "out", version=1, passed=60)
+    make_queue(run, nearest=0, random=60, target=str(tmp_path / "all.csv"))
+    fill_in(tmp_path / "all.csv", tmp_path / "v.csv", bad_from(57))
+    found, said = imported(run, tmp_path / "v.csv", "--queue", tmp_path / "all.csv")
+    assert found["escapes"] == {"count": 3, "of": 60, "rate": 3 / 60, "low": 3 / 60, "high": 3 / 60}
+    assert "escapes: 3 of 60 passed parts; all of them were reviewed" in said and "interval" not in said
+
+    run = publish(tmp_path / "more", version=1, passed=52)
+    truth = bad_from(50)
+    fill_in(
+        Path(run) / "review" / "queue-0001.csv",
+        tmp_path / "w.csv",
+        lambda row: truth(row) if row["random"] == "true" else "",
+    )
+    found, said = imported(run, tmp_path / "w.csv")
+    bad = found["escapes"]["count"]
+    assert found["escapes"]["of"] == 50 and found["escapes"]["low"] >= bad / 52
+    assert bad / 52 < found["escapes"]["high"] <= (bad + 2) / 52 and f"({bad} to " in said
+
+
+def test_the_interval_lies_within_what_was_seen(tmp_path: Path) -> None:
+    run = publish(tmp_path / "out", version=1, passed=150)
+    own = queue(Path(run) / "review" / "queue-0001.csv")
+    sample = {row["image_id"] for row in own if row["random"] == "true"}
+    others = [f"{part:032x}" for part in range(150) if f"{part:032x}" not in sample]
+    assert len(others) == 100
+    words = [f"{image},good" for image in sample] + [f"{image},defective" for image in others[:40]]
+    (tmp_path / "v.csv").write_text("\n".join(["image_id,verdict", *words]))
+    found, _ = imported(run, tmp_path / "v.csv")
+    assert rate_in(0, 50, 150).high < 40 / 150  # the sample had luck
+    expected = {"count": 0, "of": 50, "rate": 40 / 150, "low": 40 / 150, "high": 40 / 150}
+    assert found["escapes"] == expected
+
+    words = [f"{image},{'good' if n < 99 else ''}" for n, image in enumerate(others[40:] + others[:40])]
+    (tmp_path / "v.csv").write_text("\n".join(["image_id,verdict", *words, f"{others[39]},defective"]))
+    (Path(run) / "review" / "verdicts.csv").unlink()
+    found, _ = imported(run, tmp_path / "v.csv")
+    assert found["escapes"]["rate"] is None  # of the sample there is none
+
+    (tmp_path / "v.csv").write_text("\n".join(["image_id,verdict", *(f"{image},good" for image in sample)]))
+    found, said = imported(run, tmp_path / "v.csv")
+    assert found["escapes"] == {"count": 1, "of": 150, "rate": 1 / 150, "low": 1 / 150, "high": 1 / 150}
+    assert "escapes: 1 of 150 passed parts; all of them were reviewed" in said and "note:" not in said
+
+
+def test_nothing_is_estimated_while_another_version_is_half_made(tmp_path: Path) -> None:
+    run = publish(tmp_path / "out", version=1, passed=60)
+    fill_in(Path(run) / "review" / "queue-0001.csv", tmp_path / "v.csv", bad_from(60))
+    (Path(run) / "versions").mkdir()
+    (Path(run) / "versions" / "0001.parquet").touch()
+    with pytest.raises(
+        AuditError, match="a rethreshold or retry-failed was interrupted, or is running; finish it first"
+    ):
+        import_verdicts(run, str(tmp_path / "v.csv"))
+    with pytest.raises(AuditError, match="finish it first"):
+        make_queue(run, 1, 1, str(tmp_path / "q.csv"))
