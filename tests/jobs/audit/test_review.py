@@ -62,6 +62,8 @@ def test_the_nearest_rows_and_a_random_sample_of_what_passed(tmp_path: Path) -> 
     assert near == [97, 98, 99, 100, 101, 102]  # of 97 and 103, which are as near, the first by name
     drawn = [int(row["image_id"], 16) for row in found if row["random"] == "true"]
     assert len(drawn) == 20 and all(i < 100 for i in drawn)
+    fewer = made(tmp_path, 201, nearest=0, random=12)
+    assert {int(row["image_id"], 16) for row in fewer} < set(drawn) and len(fewer) == 12
     assert {row["verdict"] for row in found} == {""}
     assert {(row["run_id"], row["version"], row["passed"]) for row in found} == {("2026-01-02/audit", "3", "100")}
     assert made(tmp_path, 201, nearest=6, random=20) == found
