@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import binomtest, hypergeom
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 CONFIDENCE = 0.95
@@ -14,7 +15,8 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Rate:
-    """A share with its exact binomial interval (Clopper and Pearson 1934). All are None where of is 0."""
+    """A share with its exact binomial interval (Clopper and Pearson 1934), or that of a finite population. All are None
+    where of is 0."""
 
     count: int
     of: int
@@ -48,6 +50,26 @@ def rate(count: int, of: int, confidence: float = CONFIDENCE) -> Rate:
         return Rate(count, of, None, None, None)
     interval = binomtest(count, of).proportion_ci(confidence, method="exact")
     return Rate(count, of, count / of, float(interval.low), float(interval.high))
+
+
+def rate_in(count: int, of: int, population: int, confidence: float = CONFIDENCE) -> Rate:
+    """The share of a finite population, from a random sample drawn from it without putting back, and its interval.
+
+    The exact hypergeometric interval: every number of the population for which neither so few nor so many in the sample
+    have a probability of (1 - confidence) / 2 or less. So it holds at least the count that was seen, at most what was
+    not seen to be otherwise, and nothing else once everything was seen. Raises ValueError if the sample is larger than
+    the population.
+    """
+    if not 0 <= count <= of <= population:
+        raise ValueError(f"{count} of a sample of {of} from {population}")
+    if of == 0:
+        return Rate(count, of, None, None, None)
+    tail = (1 - confidence) / 2
+    possible = range(count, population - (of - count) + 1)
+    # The first probability grows with the number in the population, the second falls.
+    low = bisect_right(possible, tail, key=lambda number: float(hypergeom.sf(count - 1, population, number, of)))
+    high = bisect_left(possible, -tail, key=lambda number: -float(hypergeom.cdf(count, population, number, of)))
+    return Rate(count, of, count / of, possible[low] / population, possible[high - 1] / population)
 
 
 def decided(defective: npt.ArrayLike, decisions: npt.ArrayLike) -> Decided:

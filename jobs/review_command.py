@@ -29,23 +29,21 @@ def import_command(run: str, file: str, queue: str | None) -> int:
 
 def print_estimate(found: Estimate) -> None:
     """What the verdicts say, on the terminal."""
-    _say(f"run {found.run_id}: {found.verdicts:,} verdicts")
+    _say(f"run {found.run_id}, version {found.version}: {found.verdicts:,} verdicts")
     for decision, verdicts in found.confirmed.items():
         _say(f"  {decision}: " + ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.items()))
     escapes = found.escapes
-    if escapes.rate is None or escapes.low is None or escapes.high is None:
-        note("no verdict is of the random sample of passed parts, so nothing can be said of escapes")
-        return
-    _say(
-        f"escapes among {found.passed:,} passed parts: {escapes}, 95 % interval, from {escapes.of} of the random sample"
-    )
-    low, high = (round(share * found.passed) for share in (escapes.low, escapes.high))
-    _say(f"that is {round(escapes.rate * found.passed):,} defective parts that passed ({low:,} to {high:,})")
-    if escapes.of < found.sample:
-        note(
-            f"{found.sample - escapes.of} images of the random sample have no verdict: the estimate is honest only if "
-            "nobody chose which"
+    if escapes.rate is not None and escapes.of == found.passed:
+        _say(f"escapes: {escapes.count:,} of {found.passed:,} passed parts; all of them were reviewed")
+    elif escapes.rate is not None and escapes.low is not None and escapes.high is not None:
+        _say(
+            f"escapes among {found.passed:,} passed parts: {escapes}, 95 % interval, from {escapes.of} of the random "
+            f"sample of {found.queue}"
         )
+        low, high = (round(share * found.passed) for share in (escapes.low, escapes.high))
+        _say(f"that is {round(escapes.rate * found.passed):,} defective parts that passed ({low:,} to {high:,})")
+    for remark in found.remarks:
+        note(remark)
 
 
 def _ended(work: Callable[[], None]) -> int:

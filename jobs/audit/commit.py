@@ -80,7 +80,7 @@ def commit(
             for batch in ordered:
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema))
             writer.add_key_value_metadata(metadata)
-        write_queue(connection, record.run_id, local / "queue.csv")
+        write_queue(connection, record.run_id, version, local / "queue.csv")
         connection.close()
         ours()
         upload(local / "digests", folder.digests)

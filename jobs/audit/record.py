@@ -63,6 +63,10 @@ class RunFolder:
         """Where the review queue of a version of the results is. Each has its own: people write into it."""
         return join(self.uri, "review", f"queue-{version:04d}.csv")
 
+    def sample(self, version: int) -> str:
+        """Where the queue is kept whose random sample the estimate of a version of the results is made from."""
+        return join(self.uri, "review", f"sample-{version:04d}.csv")
+
     def retry(self, version: int) -> RunFolder:
         """The same run with the places for what a retry works on; 2 is the first, whatever version it made."""
         base = join(self.uri, "retries", f"{version:04d}")

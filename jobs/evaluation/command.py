@@ -20,13 +20,13 @@ from jobs.bundles import read_bundle, run_precision
 from jobs.evaluation.figures import Evaluation, evaluate
 from jobs.evaluation.images import EvaluationError, TestImage, find_test_images
 from jobs.evaluation.judge import Judged, judge
-from jobs.evaluation.misses import picture, worst_misses
+from jobs.evaluation.misses import OVERLAYS, is_overlay, picture, worst_misses
 from jobs.evaluation.report import page
 from jobs.evaluation.tables import images_table, markdown, metrics_table, tables
-from jobs.storage import write_bytes
+from jobs.storage import delete, names_below, prune, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.terminal import complain, console, note, output
-from jobs.uris import join, normal
+from jobs.uris import join, normal, parent
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def run_evaluation(settings: Settings) -> tuple[Evaluation, list[str]]:
     device = resolve_device(settings.device)
     bundle = read_bundle(settings.bundle, settings.backbone_weights, settings.backbone_form)
     precision, warnings = run_precision(bundle, settings.precision, device)
-    images = find_test_images(normal(settings.images), settings.categories)
+    images, astray = find_test_images(normal(settings.images), settings.categories)
     if not {image.category for image in images} & set(bundle.categories):
         raise EvaluationError(
             f"{settings.images}: none of its categories is in the bundle, which has {', '.join(bundle.categories)}"
@@ -98,13 +98,19 @@ def run_evaluation(settings: Settings) -> tuple[Evaluation, list[str]]:
             else f"below a routing confidence of {settings.min_confidence:g}",
         }
         _write(settings, bundle, judged, found, about)
-    return found, [*bundle.warnings, *warnings, *_lacking(images)]
+    return found, [*bundle.warnings, *warnings, *_astray(astray), *_lacking(images)]
 
 
 def _rule(bundle: Bundle) -> str:
     if bundle.manifest is None:
         return "given with the bundle"
     return f"{bundle.manifest.threshold_rule}, {bundle.manifest.calibrated_on.replace('_', ' ')}"
+
+
+def _astray(paths: Sequence[str]) -> list[str]:
+    if not paths:
+        return []
+    return [f"{len(paths)} images are left out: not at <category>/test/<defect>/<name>, such as {paths[0]}"]
 
 
 def _lacking(images: Sequence[TestImage]) -> list[str]:
@@ -122,12 +128,21 @@ def _write(settings: Settings, bundle: Bundle, judged: list[Judged], found: Eval
     ]
     for miss, png in misses:
         put(miss.file, png)
+    _remove_others(join(normal(settings.output), OVERLAYS), {miss.file for miss, _ in misses})
     put("images.parquet", _parquet(images_table(judged)))
     put("metrics.parquet", _parquet(metrics_table(found)))
     put("evaluation.md", markdown(found, about).encode())
     put("report.html", page(found, judged, bundle.thresholds, misses, about).encode())
     content = {"bundle_digest": bundle.digest, "about": about, **asdict(found)}
     put("evaluation.json", (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _remove_others(folder: str, files: set[str]) -> None:
+    """The overlays of an earlier evaluation in the same output; what does not have the name of one is not ours."""
+    for name in list(names_below(folder)):
+        if is_overlay(f"{OVERLAYS}/{name}") and f"{OVERLAYS}/{name}" not in files:
+            delete(join(folder, name))
+            prune(parent(join(folder, name)), levels=2)
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from jobs.evaluation.images import read_mask
 from jobs.evaluation.judge import Judged, decode_test_image
 
 OUTLINE = (0, 200, 255)
+OVERLAYS = "overlays"
 Kind = Literal["escape", "false_reject"]
 
 
@@ -42,10 +44,16 @@ def worst_misses(judged: Sequence[Judged], thresholds: Mapping[str, float], most
         )
         for kind, sides in kinds:
             found += [
-                Miss(one, kind, abs(m), f"overlays/{category}/{kind}-{number + 1}.png")
+                Miss(one, kind, abs(m), f"{OVERLAYS}/{category}/{kind}-{number + 1}.png")
                 for number, (m, _, one) in enumerate(sides[:most])
             ]
     return found
+
+
+def is_overlay(file: str) -> bool:
+    """Whether a name is one that worst_misses gives, in this evaluation or in another."""
+    kinds = "|".join(get_args(Kind))
+    return re.fullmatch(rf"{OVERLAYS}/[^/]+/({kinds})-[1-9]\d*\.png", file) is not None
 
 
 def picture(miss: Miss, threshold: float, preprocessing: Preprocessing) -> bytes:

@@ -167,9 +167,10 @@ def _line(row: Sequence[str]) -> str:
 
 
 NOTES = (
-    "Rates are with their 95 % interval (Clopper and Pearson). Figures of pixels are at 224 x 224, AUPRO up to a "
-    "false-positive rate of 0.3. End to end is what an audit gives: a misrouted image is scored by another category's "
-    "autoencoder, and what is in doubt goes to review."
+    "Rates are with their 95 % interval (Clopper and Pearson). A mean is over the categories that have the figure, "
+    "each counted alike. Figures of pixels are at 224 x 224, AUPRO up to a false-positive rate of 0.3. End to end is "
+    "what an audit gives: a misrouted image is scored by another category's autoencoder, and what is in doubt goes to "
+    "review."
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import comb
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from anomaly_core.metrics import Rate, average_precision, decided, f1_at, image_auroc, rate
+from anomaly_core.metrics import Rate, average_precision, decided, f1_at, image_auroc, rate, rate_in
 from anomaly_core.pixel_metrics import aupro, pixel_auroc
 
 # ----------------------------------------------------------------------------------------------------- images
@@ -65,6 +66,38 @@ def test_the_interval_is_clopper_and_pearsons(count: int, of: int) -> None:
     high = 1.0 if count == of else beta.ppf(0.975, count + 1, of - count)
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
     assert str(rate(1, 20)) == "5.0 % (0.1 to 24.9)"
+
+
+@pytest.mark.parametrize(("of", "population"), [(1, 1), (7, 12), (12, 12), (10, 40), (39, 40)])
+def test_the_interval_of_a_finite_population_is_its_exact_one(of: int, population: int) -> None:
+    """Every number that is not too unlikely, by counting the samples; and it holds the truth as often as promised."""
+    samples = comb(population, of)
+
+    def ways(seen: int, number: int) -> int:
+        return comb(number, seen) * comb(population - number, of - seen)
+
+    found = {count: rate_in(count, of, population) for count in range(of + 1)}
+    for count, one in found.items():
+        likely = [
+            number
+            for number in range(population + 1)
+            if sum(ways(seen, number) for seen in range(count, of + 1)) > 0.025 * samples
+            and sum(ways(seen, number) for seen in range(count + 1)) > 0.025 * samples
+        ]
+        assert (one.low, one.high, one.rate) == (likely[0] / population, likely[-1] / population, count / of)
+        assert count <= likely[0] and likely[-1] <= population - (of - count)
+    for number in range(population + 1):
+        share = number / population
+        held = sum(ways(count, number) for count, one in found.items() if one.low <= share <= one.high)  # type: ignore[operator]
+        assert held >= 0.95 * samples
+
+
+def test_a_finite_population_that_is_large_is_like_an_endless_one() -> None:
+    found, endless = rate_in(3, 300, 10_000_000), rate(3, 300)
+    assert (found.low, found.high) == (pytest.approx(endless.low, rel=1e-4), pytest.approx(endless.high, rel=1e-4))
+    assert rate_in(0, 0, 5) == Rate(0, 0, None, None, None)
+    with pytest.raises(ValueError, match="2 of a sample of 6 from 5"):
+        rate_in(2, 6, 5)
 
 
 # ----------------------------------------------------------------------------------------------------- pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import duckdb
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import distance_transform_cdt
+from scipy.ndimage import distance_transform_cdt, label
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
@@ -53,8 +54,9 @@ def draw(folder: Path) -> None:
                     area = np.zeros((112, 112), dtype=np.uint8)
                     area[20 * number : 20 * number + 30, 10:50] = 255
                     Image.fromarray(area).save(mask)
-    (folder / "cap" / "train" / "good").mkdir(parents=True)
-    (folder / "cap" / "train" / "good" / "0.png").write_bytes(b"never read")
+    for name in ("train/good/0.png", "test/dent/deep/2.png"):
+        (folder / "cap" / name).parent.mkdir(parents=True)
+        (folder / "cap" / name).write_bytes(b"never read")
 
 
 def inspections(bundle: Path, images: Path) -> dict[str, tuple[Inspection, Inspection]]:
@@ -188,6 +190,9 @@ def test_the_page_and_markdown_hold_the_tables_and_names_as_text(ground: Ground)
     html, text = (ground.output / "report.html").read_text(), (ground.output / "evaluation.md").read_text()
     auroc = json.loads((ground.output / "evaluation.json").read_bytes())["categories"]["cap"]["auroc"]
     assert f"{auroc:.4f}" in html and f"| cap | 9 | {auroc:.4f} |" in text
+    assert all(
+        "A mean is over the categories that have the figure, each counted alike." in words for words in (html, text)
+    )
     assert "scratch &lt;b&gt;" in html and "scratch <b>" not in html.split("</script>", 1)[1].split("<script", 1)[0]
     assert html.split("</script>", 1)[1].count("data:image/png;base64,") == len(
         list((ground.output / "overlays").rglob("*.png"))
@@ -197,6 +202,10 @@ def test_the_page_and_markdown_hold_the_tables_and_names_as_text(ground: Ground)
 
 def test_what_the_command_says(ground: Ground) -> None:
     assert f"report: {ground.output}/report.html" in ground.said
+    assert (
+        "1 images are left out: not at <category>/test/<defect>/<name>, such as cap/test/dent/deep/2.png"
+        in " ".join(ground.said.split())
+    )
     assert f"1 defective images have no mask, such as {WITHOUT_MASK}" in " ".join(ground.said.split())
 
 
@@ -207,6 +216,19 @@ def test_one_category_alone(ground: Ground, tmp_path: Path) -> None:
     found, whole = (json.loads((out / "evaluation.json").read_bytes()) for out in (tmp_path / "out", ground.output))
     assert found["categories"] == {"gear": whole["categories"]["gear"]}
     assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_an_output_that_is_used_again_holds_one_evaluation(ground: Ground, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(ground.output, tmp_path / "out"))
+    ours = {path.name for path in (out / "overlays" / "gear").iterdir()}
+    for name in ("gear/escape-9.png", "gear/notes.txt", "gear/escape-9.png.bak", "gone/false_reject-1.png"):
+        (out / "overlays" / name).parent.mkdir(exist_ok=True)
+        (out / "overlays" / name).write_bytes(b"")
+    arguments = ["evaluate", "--bundle", ground.bundle, "--images", ground.images, "--output", out]
+    result = CliRunner().invoke(app, [str(word) for word in (*arguments, "--categories", "gear", "--worst", 2)])
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in (out / "overlays").iterdir()} == {"gear"}
+    assert {path.name for path in (out / "overlays" / "gear").iterdir()} == {*ours, "notes.txt", "escape-9.png.bak"}
 
 
 # ----------------------------------------------------------------------------------------------- what is refused
@@ -236,7 +258,7 @@ def test_a_broken_image_is_named_and_nothing_is_written(ground: Ground, tmp_path
     assert result.exit_code == 2 and f"{path}: html" in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
     with pytest.raises(EvaluationError, match="take the image out of the test set"):
-        decode_test_image(find_test_images(str(tmp_path / "images"))[0], Preprocessing())
+        decode_test_image(find_test_images(str(tmp_path / "images"))[0][0], Preprocessing())
 
 
 def test_a_folder_without_test_images_is_refused(tmp_path: Path) -> None:
@@ -244,6 +266,30 @@ def test_a_folder_without_test_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cap" / "train" / "good" / "0.png").write_bytes(b"1")
     with pytest.raises(EvaluationError, match="no images at <category>/test/<defect>/"):
         find_test_images(str(tmp_path))
+
+
+def laid_out(folder: Path, *names: str) -> str:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"1")
+    return str(folder)
+
+
+def test_images_outside_of_the_layout_are_told(tmp_path: Path) -> None:
+    astray = ["cap/Test/dent/0.png", "cap/test/1.png", "cap/test/scratch/deep/2.png", "more/cap/test/dent/0.png"]
+    others = ["cap/ground_truth/test/0.png", "cap/test/readme.txt", "cap/train/good/0.png", "test/train/good/0.png"]
+    uri = laid_out(tmp_path, "cap/test/scratch/0.png", "gear/test/good/0.png", "gear/test/1.png", *astray, *others)
+    images, left_out = find_test_images(uri)
+    assert [image.path for image in images] == ["cap/test/scratch/0.png", "gear/test/good/0.png"]
+    assert sorted(left_out) == sorted([*astray, "gear/test/1.png"])
+    assert find_test_images(uri, ["gear"])[1] == ["gear/test/1.png"]
+
+
+def test_good_in_another_case_is_refused(tmp_path: Path) -> None:
+    uri = laid_out(tmp_path, "cap/test/good/0.png", "cap/test/Good/3.png", "gear/test/good/0.png")
+    with pytest.raises(EvaluationError, match="are the parts in cap/test/Good good or defective"):
+        find_test_images(uri)
+    assert len(find_test_images(uri, ["gear"])[0]) == 1
 
 
 def test_masks_are_read_at_the_size_of_the_models(tmp_path: Path) -> None:
@@ -255,3 +301,41 @@ def test_masks_are_read_at_the_size_of_the_models(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(EvaluationError, match=r"bad\.png: not a mask"):
         read_mask(str(tmp_path / "bad.png"))
+
+
+def test_a_thin_defect_is_not_lost(tmp_path: Path) -> None:
+    area = np.zeros((1024, 600), dtype=np.uint8)
+    area[14, 20:300] = area[300:902, 34:36] = 255  # between the nearest pixels, in both directions
+    Image.fromarray(area).save(tmp_path / "m.png")
+    assert not np.asarray(Image.fromarray(area).resize((224, 224), Image.Resampling.NEAREST)).any()
+    expected = np.zeros((224, 224), dtype=bool)
+    for y, x in zip(*np.nonzero(area), strict=True):
+        for row in range(224):
+            if row * 1024 < (y + 1) * 224 and y * 224 < (row + 1) * 1024:
+                for column in (x * 224 // 600, ((x + 1) * 224 - 1) // 600):
+                    expected[row, column] = True
+    mask = read_mask(str(tmp_path / "m.png"))
+    assert np.array_equal(mask, expected) and label(mask, np.ones((3, 3)))[1] == 2
+    Image.fromarray(np.zeros_like(area)).save(tmp_path / "m.png")
+    assert not read_mask(str(tmp_path / "m.png")).any()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_masks_with_transparency_are_refused(tmp_path: Path, mode: str) -> None:
+    area = Image.new("L", (300, 300), 255)
+    seen = Image.new("L", (300, 300), 255)
+    picture = Image.merge("LA", (area, seen)).convert("RGBA" if mode == "P" else mode)
+    picture.save(tmp_path / "opaque.png")
+    assert read_mask(str(tmp_path / "opaque.png")).all()
+    seen.paste(0, (0, 0, 100, 100))
+    picture.putalpha(seen)
+    (picture.quantize(8) if mode == "P" else picture).save(tmp_path / "clear.png")
+    with pytest.raises(EvaluationError, match=r"clear\.png: the mask is transparent in part; save it opaque"):
+        read_mask(str(tmp_path / "clear.png"))
+
+
+def test_masks_of_good_parts_are_left_alone(tmp_path: Path) -> None:
+    masks = [f"cap/ground_truth/{kind}/0_mask.png" for kind in ("good", "dent")]
+    images, _ = find_test_images(laid_out(tmp_path, "cap/test/good/0.png", "cap/test/dent/0.png", *masks))
+    found = {image.defect: image.mask for image in images}
+    assert found == {"good": None, "dent": str(tmp_path / "cap" / "ground_truth" / "dent" / "0_mask.png")}
