@@ -54,7 +54,7 @@ def make_queue(run: str, nearest: int, random: int, target: str) -> str:
     Raises AuditError, also if there is a file already: somebody may have written verdicts into it.
     """
     folder = _folder(run)
-    record = _settled(folder)
+    record = committed(folder)
     with scratch() as local:
         download(folder.results, local / "table.parquet")
         with database(local) as connection:
@@ -81,7 +81,7 @@ def import_verdicts(run: str, file: str, queue: str | None = None) -> Estimate:
     except FileNotFoundError as error:
         raise AuditError(exits.USAGE, f"{file}: there is no such file") from error
     with RunLock(folder.lock):
-        record = _settled(folder)
+        record = committed(folder)
         queues = _queues(folder, record, queue)
         known = _known(folder) | given
         decisions = _decisions(folder, set(known).union(*(one.sample for one in queues.values())))
@@ -96,15 +96,6 @@ def import_verdicts(run: str, file: str, queue: str | None = None) -> Estimate:
             write_bytes(folder.sample(record.version), read_bytes(estimate.queue))
         write_bytes(folder.estimate, (json.dumps(asdict(estimate), indent=2) + "\n").encode())
     return estimate
-
-
-def _settled(folder: RunFolder) -> RunRecord:
-    record = committed(folder)
-    if exists(folder.earlier(record.version)):  # the results may be of the next version already
-        raise AuditError(
-            exits.USAGE, f"{folder.uri}: a rethreshold or retry-failed was interrupted, or is running; finish it first"
-        )
-    return record
 
 
 def _queues(folder: RunFolder, record: RunRecord, asked: str | None) -> dict[str, Queue]:

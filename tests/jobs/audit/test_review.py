@@ -367,11 +367,11 @@ def test_the_interval_lies_within_what_was_seen(tmp_path: Path) -> None:
 def test_nothing_is_estimated_while_another_version_is_half_made(tmp_path: Path) -> None:
     run = publish(tmp_path / "out", version=1, passed=60)
     fill_in(Path(run) / "review" / "queue-0001.csv", tmp_path / "v.csv", bad_from(60))
-    (Path(run) / "versions").mkdir()
-    (Path(run) / "versions" / "0001.parquet").touch()
-    with pytest.raises(
-        AuditError, match="a rethreshold or retry-failed was interrupted, or is running; finish it first"
-    ):
+    path = Path(run) / "run.json"
+    begun = {"command": "rethreshold", "rule": "conformal:0.05", "thresholds": []}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"unfinished": begun}))
+    told = "rethreshold was begun and has not ended.* finish it with line-audit rethreshold --run .* conformal:0.05"
+    with pytest.raises(AuditError, match=told):
         import_verdicts(run, str(tmp_path / "v.csv"))
-    with pytest.raises(AuditError, match="finish it first"):
+    with pytest.raises(AuditError, match=told):
         make_queue(run, 1, 1, str(tmp_path / "q.csv"))
