@@ -50,7 +50,7 @@ def fit_cae(
         torch.manual_seed(seed)
         model = build()
     model.to(device).to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.cae_rate)
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.cae_rate, fused=True)
     generator = np.random.default_rng(seed)
     best, losses = Best(), []
     standard = _Standard(layer2, layer3, device) if recipe.standardise else None

@@ -78,6 +78,7 @@ RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
         "default",
         cae_rate=3e-3,
+        cae_batch=4,
         cae_epochs=30,
         cae_schedule="cosine",
         cae_positions=0.125,
@@ -137,7 +138,7 @@ def fit_router(
         torch.manual_seed(seed)
         model, frozen = pretrained_router(classes, initial) if initial else _fresh_router(classes)
     model.to(device).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.router_rate)
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.router_rate, fused=True)
     generator = np.random.default_rng(seed)
     best, losses = Best(), []
     for epoch in range(recipe.router_epochs):
