@@ -79,7 +79,7 @@ RECIPES: Mapping[str, Recipe] = {
         "default",
         cae_rate=3e-3,
         cae_batch=4,
-        cae_epochs=30,
+        cae_epochs=60,
         cae_schedule="cosine",
         cae_positions=0.125,
         standardise=True,

@@ -40,7 +40,7 @@ class Way:
 
 
 _DEFAULT, _REFERENCE = RECIPES["default"], RECIPES["reference"]
-_PLAIN = replace(_DEFAULT, weighting="none")
+_PLAIN = replace(_DEFAULT, cae_epochs=30, weighting="none")
 CANDIDATES: Mapping[str, Way] = {
     "reference": Way(_REFERENCE),
     "reference, weighted": Way(replace(_REFERENCE, weighting="residual", layer2_weight=3.0)),
@@ -48,16 +48,17 @@ CANDIDATES: Mapping[str, Way] = {
     "... rate falling, 30 epochs": Way(replace(_PLAIN, standardise=False, cae_batch=8)),
     "... batches of 4": Way(replace(_PLAIN, standardise=False)),
     "... standardised": Way(_PLAIN),
-    "... weighted by residual": Way(replace(_DEFAULT, layer2_weight=1.0)),
-    "... layer2 twice": Way(replace(_DEFAULT, layer2_weight=2.0)),
+    "... weighted by residual": Way(replace(_DEFAULT, cae_epochs=30, layer2_weight=1.0)),
+    "... layer2 twice": Way(replace(_DEFAULT, cae_epochs=30, layer2_weight=2.0)),
     "default": Way(_DEFAULT),
     "default, layer2 six times": Way(replace(_DEFAULT, layer2_weight=6.0)),
     "default, not standardised": Way(replace(_DEFAULT, standardise=False)),
     "default, a quarter of the positions": Way(replace(_DEFAULT, cae_positions=0.25)),
+    "default, 30 epochs": Way(replace(_DEFAULT, cae_epochs=30)),
     "default, 15 epochs": Way(replace(_DEFAULT, cae_epochs=15)),
     "default, batches of 8": Way(replace(_DEFAULT, cae_batch=8)),
     "default, batches of 2": Way(replace(_DEFAULT, cae_batch=2)),
-    "default, 60 epochs": Way(replace(_DEFAULT, cae_epochs=60)),
+    "default, a sixteenth of the positions": Way(replace(_DEFAULT, cae_positions=0.0625)),
     "default, dropout": Way(_DEFAULT, build=Dropping),
     "default, cosine term": Way(_DEFAULT, loss=with_cosine),
     "default, top 10 of 28 x 28": Way(_DEFAULT, score="top10_mean_28"),
