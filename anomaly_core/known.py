@@ -75,8 +75,8 @@ def load_known(state: object, categories: int) -> Known:
 def fit_known(features: Sequence[torch.Tensor], seed: int = 0) -> Known:
     """From the pooled features of each category's training images, float32 (n, 1536) with n of 2 and more.
 
-    A limit lies between the category's own images (the distance that conformal calibration gives, each image measured
-    by statistics without it) and the nearest image of another category, in the middle.
+    A limit lies halfway between the category's own images (the distance that conformal calibration gives, each image
+    measured by statistics without it) and the nearest image of another category.
     """
     parts = [one.double() for one in features]
     means, inverse = _statistics(parts)

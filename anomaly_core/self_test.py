@@ -15,6 +15,7 @@ from anomaly_core.bundle import Bundle, load_bundle
 from anomaly_core.bundle_manifest import BUNDLE_FILE, ReferenceImage, sha256
 from anomaly_core.device import Precision
 from anomaly_core.preprocess import Preprocessing, decode
+from anomaly_core.scoring import CategoryScorer, RoutingExtractor
 
 # Of a score, as a share of it, and of a confidence. Other kernels of the same CPU (AVX2, SSE4.1; for bfloat16 AVX-512
 # without BF16) moved scores of 51 images of three categories by up to 4e-6 in float32 and 3e-3 in bfloat16, confidences
@@ -25,32 +26,38 @@ TOLERANCE: Mapping[Precision, float] = {"float32": 1e-3, "bfloat16": 0.03}
 LARGEST_FILE = 2 * 2**20
 
 
-def with_references(files: Mapping[str, bytes], images: Mapping[str, Sequence[bytes]], device: str) -> dict[str, bytes]:
+def with_references(
+    files: Mapping[str, bytes],
+    images: Mapping[str, Sequence[bytes]],
+    device: str,
+    earlier: Sequence[ReferenceImage] = (),
+) -> dict[str, bytes]:
     """A described bundle's files with reference images, and with a bundle.json that lists them.
 
     images: category to image files. What is expected of them is what the bundle makes of them on ``device``, at its
-    own precision. Raises BundleError, ImageError, and ValueError for a score that is no positive number.
+    own precision; but the scores of ``earlier`` ones stay, or what machines differ by would add up from bundle to
+    bundle. Raises BundleError, ImageError, and ValueError for a score that is no positive number.
     """
     bundle = load_bundle(files)
     manifest = bundle.manifest
     if manifest is None:
         raise ValueError(f"only a bundle with {BUNDLE_FILE} can have reference images")
-    kept, references = {}, []
+    kept, references, scores = {}, [], {one.file: one.score for one in earlier}
     extractor = bundle.extractor(device, manifest.precision)
     for index, category in enumerate(bundle.categories):
         scorer = bundle.scorer(category, device, manifest.precision)
         for number, data in enumerate(images[category]):
             data = data if len(data) <= LARGEST_FILE else _picture(data, bundle.preprocessing)
-            routed = extractor(decode(data, preprocessing=bundle.preprocessing).pixels[None])
+            routed, confidence, score = _seen(data, bundle.preprocessing, extractor, scorer)
             reference = ReferenceImage(
                 category=category,
                 number=number,
-                routed=int(routed.category[0]) == index,
-                confidence=float(routed.confidence[0]),
-                score=float(scorer(routed.layer2, routed.layer3).score[0]),
+                routed=routed == index,
+                confidence=confidence,
+                score=score,
                 tolerance=TOLERANCE[manifest.precision],
             )
-            references.append(reference)
+            references.append(reference.model_copy(update={"score": scores.get(reference.file, score)}))
             kept[reference.file] = data
     digests = manifest.files | {name: sha256(data) for name, data in kept.items()}
     described = manifest.model_copy(update={"references": references, "files": digests})
@@ -63,13 +70,24 @@ def failed_references(bundle: Bundle, device: str) -> list[str]:
         raise ValueError(f"only a bundle with {BUNDLE_FILE} has reference images")
     precision, found = bundle.manifest.precision, []
     extractor = bundle.extractor(device, precision)
+    scorers = {c: bundle.scorer(c, device, precision) for c in {one.category for one in bundle.references}}
     for one in bundle.references:
-        routed = extractor(decode(bundle.files[one.file], preprocessing=bundle.preprocessing).pixels[None])
-        score = float(bundle.scorer(one.category, device, precision)(routed.layer2, routed.layer3).score[0])
-        right = bundle.categories[int(routed.category[0])] == one.category
-        said = moved(one, routed=right, confidence=float(routed.confidence[0]), score=score)
-        found += [f"{one.file}: {said}"] if said is not None else []
+        routed, confidence, score = _seen(
+            bundle.files[one.file], bundle.preprocessing, extractor, scorers[one.category]
+        )
+        said = moved(one, routed=bundle.categories[routed] == one.category, confidence=confidence, score=score)
+        if said is not None:
+            found.append(f"{one.file}: {said}")
     return found
+
+
+def _seen(
+    data: bytes, preprocessing: Preprocessing, extractor: RoutingExtractor, scorer: CategoryScorer
+) -> tuple[int, float, float]:
+    """Of an image file: index of the category that it is routed to, confidence, score by this scorer."""
+    routed = extractor(decode(data, preprocessing=preprocessing).pixels[None])
+    score = scorer(routed.layer2, routed.layer3).score[0]
+    return int(routed.category[0]), float(routed.confidence[0]), float(score)
 
 
 def deviation(reference: ReferenceImage, score: float) -> float:

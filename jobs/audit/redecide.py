@@ -33,7 +33,8 @@ Pictures = tuple[str, str]
 
 
 class Pictured:
-    """The rows of a version of the results that have both pictures, held on this machine's disk.
+    """The rows of a version of the results that have both pictures, coloured by the thresholds in force, held on this
+    machine's disk.
 
     table: the version's file. thresholds: in force now, by category. doubted: that pictures may be coloured with too.
     """
@@ -46,25 +47,25 @@ class Pictured:
         doubted: Sequence[Mapping[str, float]],
     ):
         self.connection = connection
-        self.thresholds = {
+        sure = {
             category: value
             for category, value in thresholds.items()
             if all(other.get(category) == value for other in doubted)
         }
         connection.read_parquet(str(table), hive_partitioning=False).create_view("earlier")
+        connection.execute("CREATE TABLE in_force (category VARCHAR, threshold DOUBLE)")
+        if sure:
+            connection.executemany("INSERT INTO in_force VALUES (?, ?)", list(sure.items()))
         connection.execute(
-            "CREATE TABLE pictured AS SELECT image_id, category, threshold, heatmap_path, overlay_path FROM earlier "
+            "CREATE TABLE pictured AS SELECT image_id, heatmap_path, overlay_path "
+            "FROM earlier SEMI JOIN in_force USING (category, threshold) "
             "WHERE heatmap_path IS NOT NULL AND overlay_path IS NOT NULL"
         )
 
     def kept(self, images: list[str]) -> dict[str, Pictures]:
-        """The pictures of these images, by image_id, that are coloured by the thresholds in force."""
+        """Those of these images, by image_id."""
         found = self.connection.execute("SELECT * FROM pictured WHERE image_id IN (SELECT unnest(?))", [images])
-        return {
-            image: (heatmap, overlay)
-            for image, category, threshold, heatmap, overlay in found.fetchall()
-            if self.thresholds.get(category) == threshold
-        }
+        return {image: (heatmap, overlay) for image, heatmap, overlay in found.fetchall()}
 
 
 class Redecide:

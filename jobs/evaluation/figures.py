@@ -135,7 +135,7 @@ def _category(group: Sequence[Judged], threshold: float) -> Figures:
         pixel_auroc=pixel,
         aupro=pro,
         masks=len(pixels) if pixel is not None else 0,
-        at_threshold=decided(truth, _by_threshold(scores, threshold)),
+        at_threshold=decided(truth, by_threshold(scores, threshold)),
         end_to_end=decided(truth, [one.decision for one in group]),
         routing=_routing(group),
         defects=_defects(group, scores, threshold),
@@ -144,7 +144,7 @@ def _category(group: Sequence[Judged], threshold: float) -> Figures:
 
 def _summary(known: Sequence[Judged], figures: Mapping[str, Figures], thresholds: Mapping[str, float]) -> Summary:
     truth = [one.image.defective for one in known]
-    said = [_by_threshold(np.array([one.score]), thresholds[one.image.category])[0] for one in known]
+    said = [by_threshold(np.array([one.score]), thresholds[one.image.category])[0] for one in known]
     mean: dict[str, float | None] = {}
     for name in MEANS:
         values = [getattr(one, name) for one in figures.values() if getattr(one, name) is not None]
@@ -152,7 +152,8 @@ def _summary(known: Sequence[Judged], figures: Mapping[str, Figures], thresholds
     return Summary(mean, decided(truth, said), decided(truth, [one.decision for one in known]), _routing(known))
 
 
-def _by_threshold(scores: npt.NDArray[np.float64], threshold: float) -> list[str]:
+def by_threshold(scores: npt.NDArray[np.floating], threshold: float) -> list[str]:
+    """What a threshold alone decides of scores (N,): at or above it anomalous, else normal."""
     return ["anomalous" if score >= threshold else "normal" for score in scores]
 
 

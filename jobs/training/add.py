@@ -74,9 +74,7 @@ def add_category(asked: Addition, watch: Callable[[Board], None] = lambda board:
     Raises TrainingError, BundleError, ValueError, StorageAccessError.
     """
     source, output = normal(asked.bundle), normal(asked.output)
-    if source == output or (
-        is_local(source) and is_local(output) and os.path.realpath(source) == os.path.realpath(output)
-    ):
+    if _same(source, output):
         raise TrainingError(f"--output {asked.output} is the bundle itself; give another folder, for the new one")
     device = resolve_device(asked.device)
     bundle = read_bundle(source)
@@ -198,21 +196,12 @@ def _written(
     )
     whole = {**files, BUNDLE_FILE: described.to_bytes()}
     if all(references.values()):
-        whole = _expecting(with_references(whole, references, settings.device), manifest)
+        whole = with_references(whole, references, settings.device, manifest.references)
     for name in sorted(whole.keys() - {BUNDLE_FILE}):
         write_bytes(join(output, name), whole[name])
     write_bytes(join(output, BUNDLE_FILE), whole[BUNDLE_FILE])
     found = BundleManifest.from_bytes(whole[BUNDLE_FILE])
     return Added(found, tuple(sorted(infos)), before, after, of, new_routed, new_of)
-
-
-def _expecting(whole: dict[str, bytes], before: BundleManifest) -> dict[str, bytes]:
-    """Of the images that there were before, the scores that were expected then: what machines differ by must not add up
-    from bundle to bundle."""
-    scores = {one.file: one.score for one in before.references}
-    described = BundleManifest.from_bytes(whole[BUNDLE_FILE])
-    references = [one.model_copy(update={"score": scores.get(one.file, one.score)}) for one in described.references]
-    return {**whole, BUNDLE_FILE: described.model_copy(update={"references": references}).to_bytes()}
 
 
 def _routed(router: Mapping[str, torch.Tensor], categories: list[str], seen: Mapping[str, torch.Tensor]) -> int:

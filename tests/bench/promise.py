@@ -21,7 +21,8 @@ from rich.table import Table
 
 from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleManifest
 from anomaly_core.calibration import ThresholdRule
-from anomaly_core.metrics import rate
+from anomaly_core.metrics import Rate, decided, rate
+from jobs.evaluation.figures import by_threshold
 
 RULES = ("conformal:0.01", "conformal:0.05", "mean_plus_3sigma")
 SPLITS = 1000
@@ -57,32 +58,34 @@ class Kept:
     """Of one bundle. share: of unseen normal images that is rejected. rejects, escapes: of the test images."""
 
     share: float
-    rejects: int
-    good: int
-    escapes: int
-    bad: int
+    rejects: Rate
+    escapes: Rate
 
 
 def _judged(bundle: BundleManifest, rows: list[dict[str, Any]], category: str, rule: ThresholdRule) -> Kept:
     scores = bundle.training[category].calibration_scores
     own = [row for row in rows if row["category"] == category]
-    over, bad = np.array([row["score"] for row in own]) >= rule(scores).value, np.array([r["defective"] for r in own])
-    share = float(rejected(scores, rule).mean())
-    return Kept(share, int((over & ~bad).sum()), int((~bad).sum()), int((~over & bad).sum()), int(bad.sum()))
+    said = by_threshold(np.array([row["score"] for row in own]), rule(scores).value)
+    rates = decided([row["defective"] for row in own], said)
+    return Kept(float(rejected(scores, rule).mean()), rates.false_rejects, rates.escapes)
 
 
 def _together(found: Sequence[Kept]) -> Kept:
-    sums = {name: sum(getattr(one, name) for one in found) for name in ("rejects", "good", "escapes", "bad")}
-    return Kept(float(np.mean([one.share for one in found])), **sums)
+    rejects, escapes = ([getattr(one, name) for one in found] for name in ("rejects", "escapes"))
+    return Kept(float(np.mean([one.share for one in found])), _summed(rejects), _summed(escapes))
+
+
+def _summed(rates: Sequence[Rate]) -> Rate:
+    return rate(sum(one.count for one in rates), sum(one.of for one in rates))
 
 
 def _cells(found: Sequence[Kept]) -> list[str]:
     """Bundles see the same test images, so the interval is that of one bundle with their mean count."""
     shares = [100 * one.share for one in found]
     cells = [f"{np.mean(shares):.2f} % ({min(shares):.2f}-{max(shares):.2f})"]
-    for name, of in (("rejects", "good"), ("escapes", "bad")):
-        counts = [getattr(one, name) for one in found]
-        total = getattr(found[0], of)
+    for name in ("rejects", "escapes"):
+        rates: list[Rate] = [getattr(one, name) for one in found]
+        counts, total = [one.count for one in rates], rates[0].of
         cells.append(f"{', '.join(map(str, counts))} of {total}: {rate(round(float(np.mean(counts))), total)}")
     return cells
 

@@ -28,11 +28,12 @@ from anomaly_core.cae_training import fit_cae, residual_weights
 from anomaly_core.calibration import ThresholdRule
 from anomaly_core.device import DTYPES, Precision, resolve_precision
 from anomaly_core.features import Chosen, assemble, load_backbone
-from anomaly_core.metrics import image_auroc
+from anomaly_core.metrics import decided, image_auroc
 from anomaly_core.pixel_metrics import aupro, pixel_auroc
 from anomaly_core.preprocess import SIZE, Preprocessing, decode
 from anomaly_core.scoring import CategoryScorer, score_maps, upsample
 from anomaly_core.training import Fitted, extract_layers, parted, split
+from jobs.evaluation.figures import by_threshold
 from jobs.evaluation.images import read_mask
 from jobs.machine import cores
 from jobs.training.tasks import SCORE, TaskSettings, fit_and_calibrate
@@ -139,10 +140,10 @@ def tested(images: Images, way: Way, precision: Precision, seed: int) -> Figures
     seconds, dtype = time.monotonic() - start, DTYPES[precision]
     scorer = CategoryScorer(load_cae(fitted.state, "cpu", dtype, weights), SCORE, "cpu", dtype)
     scored = scorer(*images.test)
-    over = scored.score >= ThresholdRule.parse(way.recipe.threshold_rule)(calibration).value
-    bad = np.array(images.defective)
-    decided = {"rejects": int((over & ~bad).sum()), "escapes": int((~over & bad).sum())}
-    return _figures(images, scored.score, torch.from_numpy(scored.error_map)) | decided | {"seconds": seconds}
+    threshold = ThresholdRule.parse(way.recipe.threshold_rule)(calibration).value
+    rates = decided(images.defective, by_threshold(scored.score, threshold))
+    counts = {"rejects": rates.false_rejects.count, "escapes": rates.escapes.count}
+    return _figures(images, scored.score, torch.from_numpy(scored.error_map)) | counts | {"seconds": seconds}
 
 
 def neighbour(images: Images, seed: int) -> Figures:
