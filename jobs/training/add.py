@@ -35,7 +35,7 @@ from jobs.storage import delete, exists, read_bytes, scratch, write_bytes
 from jobs.training.config import TrainingError
 from jobs.training.images import TrainingImages, decode_images, find_images
 from jobs.training.tasks import TaskSettings, finished, router_features, some
-from jobs.training.train import CPUS_A_TASK, Board, begin, created_by, created_now, known_file, references_of, run_tasks
+from jobs.training.train import Board, begin, created_by, created_now, known_file, references_of, run_tasks
 from jobs.uris import is_local, join, normal
 from jobs.weights import BackboneWeights
 
@@ -119,9 +119,8 @@ def _settings(manifest: BundleManifest, bundle: Bundle, output: str, device: str
     names = {one.name for one in fields(Recipe)}
     recipe = Recipe(**{name: value for name, value in manifest.recipe.items() if name in names})
     seed, precision = int(manifest.recipe.get("seed", 0)), manifest.precision
-    threads = min(CPUS_A_TASK, os.cpu_count() or 1)
     inputs = sha256(f"{bundle.digest} {device}".encode())
-    return TaskSettings(output, recipe, device, precision, seed, threads, inputs, bundle.preprocessing)
+    return TaskSettings(output, recipe, device, precision, seed, inputs, bundle.preprocessing)
 
 
 def _trained(
@@ -139,7 +138,7 @@ def _trained(
         state = router_state(load_pth(bundle.files, "backbone.pth"))
         backbone = BackboneWeights(state, bundle.form, "the bundle")
         with ray_session():
-            fitted = run_tasks(todo, None, backbone, {}, "", settings, settings.threads, watch, board)
+            fitted = run_tasks(todo, None, backbone, {}, "", settings, watch, board)
         infos.update({name: info for name, info in fitted.items() if isinstance(info, CategoryInfo)})
     return infos
 

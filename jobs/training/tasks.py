@@ -52,7 +52,6 @@ class TaskSettings:
     device: str
     precision: Precision
     seed: int
-    threads: int
     inputs: str
     preprocessing: Preprocessing
 
@@ -62,11 +61,12 @@ def fit_category(
     backbone: Mapping[str, torch.Tensor],
     form: BackboneForm,
     settings: TaskSettings,
+    threads: int,
     board: Any,
 ) -> CategoryInfo:
     """Decode, extract once, fit, calibrate; write ``cae_<category>.pth`` and the record that makes it resumable."""
     start = time.monotonic()
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(threads)
     say = _reporter(board, images.category)
     say("decoding")(0, len(images.uris))
     with scratch() as local:
@@ -160,10 +160,11 @@ def fit_all(
     initial: Mapping[str, torch.Tensor],
     source: str,
     settings: TaskSettings,
+    threads: int,
     board: Any,
 ) -> RouterInfo:
     """Fit the router over all categories; write ``best_classifier.pth`` and its record."""
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(threads)
     say = _reporter(board, "router")
     uris = [uri for one in images for uri in one.uris]
     say("decoding")(0, len(uris))

@@ -59,6 +59,8 @@ CANDIDATES: Mapping[str, Way] = {
     "default, batches of 8": Way(replace(_DEFAULT, cae_batch=8)),
     "default, batches of 2": Way(replace(_DEFAULT, cae_batch=2)),
     "default, a sixteenth of the positions": Way(replace(_DEFAULT, cae_positions=0.0625)),
+    "default, a sixteenth, 120 epochs": Way(replace(_DEFAULT, cae_positions=0.0625, cae_epochs=120)),
+    "default, a sixteenth, batches of 2": Way(replace(_DEFAULT, cae_positions=0.0625, cae_batch=2)),
     "default, dropout": Way(_DEFAULT, build=Dropping),
     "default, cosine term": Way(_DEFAULT, loss=with_cosine),
     "default, top 10 of 28 x 28": Way(_DEFAULT, score="top10_mean_28"),

@@ -177,7 +177,7 @@ def test_every_image_of_a_fold_is_scored_by_an_autoencoder_that_has_not_seen_it(
         stages.append(stage)
         return lambda done, total: None
 
-    asked = TaskSettings("", recipe, "cpu", "float32", 4, 2, "", Preprocessing())
+    asked = TaskSettings("", recipe, "cpu", "float32", 4, "", Preprocessing())
     fitted, weights, scores = fit_and_calibrate(layer2, layer3, asked, say)
     assert weights is None
     assert stages == ["fold 1 of 2", "fold 2 of 2", "autoencoder"]
@@ -205,7 +205,7 @@ def test_images_are_weighed_by_what_is_left_in_others(folds: int, monkeypatch: p
     layer2 = torch.rand(8, 512, 28, 28, generator=generator)
     layer3 = torch.rand(8, 1024, 14, 14, generator=generator)
     recipe = replace(RECIPES["small"], folds=folds, held_out=0.5, weighting="residual", layer2_weight=2.0)
-    asked = TaskSettings("", recipe, "cpu", "float32", 4, 2, "", Preprocessing())
+    asked = TaskSettings("", recipe, "cpu", "float32", 4, "", Preprocessing())
     fitted, weights, scores = fit_and_calibrate(layer2, layer3, asked, lambda stage: lambda done, total: None)
     if folds:
         parts = parted(8, 3, seed=4)
@@ -348,7 +348,7 @@ def test_a_task_one_of_whose_files_is_lost_or_changed_is_not_finished(
     task = "router" if "router" in lost else "bar"
     identity = found.get(task) or router_identity(find_images(asked.images, ()))
     inputs = json.loads((trained / "training" / f"{task}.json").read_bytes())["inputs"]
-    steps = TaskSettings(asked.output, asked.steps, "cpu", "float32", 0, 1, inputs, Preprocessing())
+    steps = TaskSettings(asked.output, asked.steps, "cpu", "float32", 0, inputs, Preprocessing())
     assert finished(steps, task, identity) is not None
     (tmp_path / "bundle" / lost).write_bytes(b"x")
     assert finished(steps, task, identity) is None
