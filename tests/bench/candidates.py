@@ -61,6 +61,8 @@ CANDIDATES: Mapping[str, Way] = {
     "default, a sixteenth of the positions": Way(replace(_DEFAULT, cae_positions=0.0625)),
     "default, a sixteenth, 120 epochs": Way(replace(_DEFAULT, cae_positions=0.0625, cae_epochs=120)),
     "default, a sixteenth, batches of 2": Way(replace(_DEFAULT, cae_positions=0.0625, cae_batch=2)),
+    "default, a thirty-second, 120 epochs": Way(replace(_DEFAULT, cae_positions=1 / 32, cae_epochs=120)),
+    "default, a thirty-second, 240 epochs": Way(replace(_DEFAULT, cae_positions=1 / 32, cae_epochs=240)),
     "default, dropout": Way(_DEFAULT, build=Dropping),
     "default, cosine term": Way(_DEFAULT, loss=with_cosine),
     "default, top 10 of 28 x 28": Way(_DEFAULT, score="top10_mean_28"),
