@@ -179,10 +179,13 @@ def prune(uri: str, levels: int) -> None:
 
 
 def listing(uri: str) -> Iterator[Entry]:
-    """Every object below a folder or prefix, sorted by name. An absent folder has none."""
+    """Every object below a folder or prefix, sorted by name. An absent folder has none. Of S3 only a page is held."""
     with access(uri):
         fs, base = filesystem(uri), path_of(uri)
         fs.invalidate_cache()
+        if scheme_of(uri) in _S3:
+            yield from _s3_entries(fs, base, uri.partition("://")[0])
+            return
         found: Mapping[str, Mapping[str, Any]] = fs.find(base, detail=True)
     prefix = "" if is_local(uri) else uri.partition("://")[0] + "://"
     for path in sorted(found):
@@ -219,12 +222,27 @@ def _local_names(base: str) -> Iterator[str]:
 
 
 def _s3_names(fs: AbstractFileSystem, base: str) -> Iterator[str]:
+    for found, prefix in _s3_objects(fs, base):
+        yield found["Key"].removeprefix(prefix)
+
+
+def _s3_entries(fs: AbstractFileSystem, base: str, scheme: str) -> Iterator[Entry]:
+    bucket = base.partition("/")[0]
+    for found, prefix in _s3_objects(fs, base):
+        key = found["Key"]
+        if not key.endswith("/"):  # a key that a console shows as a folder
+            etag, modified = found["ETag"].strip('"'), found["LastModified"]
+            yield Entry(f"{scheme}://{bucket}/{key}", key.removeprefix(prefix), found["Size"], etag, modified)
+
+
+def _s3_objects(fs: AbstractFileSystem, base: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Objects as S3 lists them, in the order of their keys, with the prefix that they were asked for by."""
     bucket, _, key = base.partition("/")
     prefix = f"{key}/" if key else ""
     further: dict[str, str] = {}
     while True:
         page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **further)
-        yield from (found["Key"].removeprefix(prefix) for found in page.get("Contents", []))
+        yield from ((found, prefix) for found in page.get("Contents", []))
         if not page.get("IsTruncated"):
             return
         further = {"ContinuationToken": page["NextContinuationToken"]}

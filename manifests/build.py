@@ -39,6 +39,8 @@ _DIRECTIVES = {
     "%": r"%",
 }
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\{[^{}]*\}|[{}]|[^*{}]+")
+# With ? for one character, and [a-z], [!a-z] for one of a set.
+_WILD_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|\{[^{}]*\}|[{}\[]|[^*?\[{}]+")
 
 
 def is_image_name(name: str) -> bool:
@@ -52,23 +54,27 @@ class PathPattern:
     Fields: line, camera, declared_category (each a piece of one folder or file name, once); captured_at with
     a strftime format, in one or several pieces that are read together (UTC unless %z is among them). ``*``
     stands for anything within a folder or file name, ``**`` for any number of folders; all else for itself.
-    The whole path must match.
+    The whole path must match. wildcards: ``?`` and ``[a-z]`` too mean what they mean in a shell.
 
     Raises ManifestError naming the field that is wrong.
     """
 
-    def __init__(self, pattern: str):
+    def __init__(self, pattern: str, *, wildcards: bool = False):
         self.pattern = pattern
         self._formats: list[str] = []
         fields: list[str] = []
         parts = []
-        for piece in _TOKEN.findall(pattern):
+        for piece in (_WILD_TOKEN if wildcards else _TOKEN).findall(pattern):
             if piece == "**/":
                 parts.append("(?:.*/)?")
             elif piece == "**":
                 parts.append(".*")
             elif piece == "*":
                 parts.append("[^/]*")
+            elif wildcards and piece == "?":
+                parts.append("[^/]")
+            elif wildcards and piece.startswith("[") and piece != "[":
+                parts.append(self._set(piece))
             elif piece in "{}":
                 raise ManifestError(f"pattern {pattern!r}: a {piece!r} without its partner")
             elif piece.startswith("{"):
@@ -102,6 +108,18 @@ class PathPattern:
             if day is not None and int(day) != time.timetuple().tm_yday:  # the 366th of a year of 365
                 return None
         return values
+
+    def _set(self, piece: str) -> str:
+        """One character of a set, never a slash. Raises ManifestError for what is none, such as [z-a]."""
+        inside = piece[1:-1]
+        negated = "^" if inside.startswith("!") else ""
+        text = "".join(c if c == "-" else re.escape(c) for c in inside.removeprefix("!"))
+        text = f"(?!/)[{negated}{text}]"
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ManifestError(f"pattern {self.pattern!r}: {piece!r} is not a set of characters ({error})") from error
+        return text
 
     def _field(self, name: str, form: str, fields: list[str]) -> str:
         if name not in _FIELDS:

@@ -40,31 +40,31 @@ class Way:
 
 
 _DEFAULT, _REFERENCE = RECIPES["default"], RECIPES["reference"]
-_PLAIN = replace(_DEFAULT, cae_epochs=30, weighting="none")
+_EIGHTH = replace(_DEFAULT, cae_positions=1 / 8)
+_PLAIN = replace(_EIGHTH, cae_epochs=30, weighting="none")
+_SHORT = replace(_EIGHTH, cae_epochs=30, cae_batch=8)
 CANDIDATES: Mapping[str, Way] = {
     "reference": Way(_REFERENCE),
     "reference, weighted": Way(replace(_REFERENCE, weighting="residual", layer2_weight=3.0)),
-    "an eighth of the positions": Way(replace(_REFERENCE, cae_positions=0.125)),
+    "an eighth of the positions": Way(replace(_REFERENCE, cae_positions=1 / 8)),
     "... rate falling, 30 epochs": Way(replace(_PLAIN, standardise=False, cae_batch=8)),
     "... batches of 4": Way(replace(_PLAIN, standardise=False)),
     "... standardised": Way(_PLAIN),
-    "... weighted by residual": Way(replace(_DEFAULT, cae_epochs=30, layer2_weight=1.0)),
-    "... layer2 twice": Way(replace(_DEFAULT, cae_epochs=30, layer2_weight=2.0)),
+    "... weighted by residual": Way(replace(_EIGHTH, cae_epochs=30, layer2_weight=1.0)),
+    "... layer2 twice": Way(replace(_EIGHTH, cae_epochs=30, layer2_weight=2.0)),
+    "... three times": Way(replace(_EIGHTH, cae_epochs=30)),
+    "... 60 epochs": Way(replace(_EIGHTH, cae_epochs=60)),
+    "... a sixteenth, 60 epochs": Way(replace(_DEFAULT, cae_epochs=60)),
+    "... batches of 2": Way(replace(_DEFAULT, cae_epochs=60, cae_batch=2)),
     "default": Way(_DEFAULT),
+    "default, a thirty-second of the positions": Way(replace(_DEFAULT, cae_positions=1 / 32)),
     "default, layer2 six times": Way(replace(_DEFAULT, layer2_weight=6.0)),
     "default, not standardised": Way(replace(_DEFAULT, standardise=False)),
-    "default, a quarter of the positions": Way(replace(_DEFAULT, cae_positions=0.25)),
-    "default, 30 epochs": Way(replace(_DEFAULT, cae_epochs=30)),
-    "default, 15 epochs": Way(replace(_DEFAULT, cae_epochs=15)),
-    "default, batches of 8": Way(replace(_DEFAULT, cae_batch=8)),
-    "default, batches of 2": Way(replace(_DEFAULT, cae_batch=2)),
-    "default, a sixteenth of the positions": Way(replace(_DEFAULT, cae_positions=0.0625)),
-    "default, a sixteenth, 120 epochs": Way(replace(_DEFAULT, cae_positions=0.0625, cae_epochs=120)),
-    "default, a sixteenth, batches of 2": Way(replace(_DEFAULT, cae_positions=0.0625, cae_batch=2)),
-    "default, a thirty-second, 120 epochs": Way(replace(_DEFAULT, cae_positions=1 / 32, cae_epochs=120)),
-    "default, a thirty-second, 240 epochs": Way(replace(_DEFAULT, cae_positions=1 / 32, cae_epochs=240)),
     "default, dropout": Way(_DEFAULT, build=Dropping),
     "default, cosine term": Way(_DEFAULT, loss=with_cosine),
     "default, top 10 of 28 x 28": Way(_DEFAULT, score="top10_mean_28"),
+    "short": Way(_SHORT),
+    "short, a quarter of the positions": Way(replace(_SHORT, cae_positions=0.25)),
+    "short, 15 epochs": Way(replace(_SHORT, cae_epochs=15)),
     "principal, weighted": Way(replace(_DEFAULT, cae="principal")),
 }
