@@ -11,8 +11,8 @@ _WILD = re.compile(r"[*?\[]|\{(?:line|camera|declared_category|captured_at)\b")
 def split_glob(uri: str) -> tuple[str, str] | None:
     """The folder above the first folder or file name with a wildcard, and the pattern below it; None without wildcard.
 
-    The pattern is one of ``PathPattern`` with ``wildcards``. A bucket or host has no wildcard, and an http address none at
-    all, because nothing can be listed there.
+    The pattern is one of ``PathPattern`` with ``wildcards``. A bucket or host has no wildcard, and an http address none
+    at all, because nothing can be listed there.
     """
     head, separator, rest = uri.rpartition("://")
     if head.lower() in ("http", "https"):
