@@ -44,14 +44,14 @@ class ReadOptions:
         ``=`` of an entry is the column's name exactly. Raises ManifestError naming the entry that is wrong.
         """
         try:
-            records = list(csv.reader([text], strict=True, skipinitialspace=True))
+            entries = next(csv.reader([text], strict=True, skipinitialspace=True), [])
         except csv.Error as error:
             raise ManifestError(
                 f"column mapping {printable(text)!r}: quotes or line breaks cannot be read ({error}); an entry "
                 'with a comma in it stands in quotes, and quotes within those are doubled: "line=the ""line"", by name"'
             ) from error
         pairs = []
-        for entry in records[0] if records else [""]:
+        for entry in entries or [""]:
             known, equals, column = entry.partition("=")
             if not equals or not known.strip() or not column:
                 raise ManifestError(

@@ -124,13 +124,13 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _castable(name: str, kind: pa.DataType) -> bool:
-    if name == "labels":
-        return _is_json(kind)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if _is_text(kind) or _is_bytes(kind) or pa.types.is_null(kind):
         return True
     if name == "uri":
         return False
+    if name == "labels":
+        return _is_json(kind)
     if _FIXED[name] == TIME:
         return bool(is_number or pa.types.is_timestamp(kind) or pa.types.is_date(kind))
     return bool(is_number)
