@@ -41,7 +41,8 @@ class JsonlReader:
                             f"{path}: more than {MAX_COLUMNS} different keys; a key becomes a column, so "
                             "keys that differ from row to row belong into one nested object"
                         )
-                types[key].see(value)
+                if key not in _FIXED:
+                    types[key].see(value)
         self._columns = self._named(list(types)) if rows else {}
         self._types = {key: kind for key, kind in types.items() if self._columns[key] not in _FIXED}
         extras = dict.fromkeys(name for name in self._columns.values() if name not in KNOWN_COLUMNS.names)
@@ -75,6 +76,8 @@ class JsonlReader:
 
     def _shaped(self, row: dict[str, Any], line: Line) -> tuple[dict[str, Any], Problem | None]:
         """The row by columns instead of keys, and what is wrong with it. Values of further columns are converted."""
+        if not self._options.columns:
+            return row, None
         return {self._columns[key]: value for key, value in row.items()}, None
 
     def _rows(self) -> Iterator[tuple[Line, dict[str, Any], Problem | None]]:

@@ -52,6 +52,7 @@ def read(path: Path, **options: Any) -> list[dict[str, Any]]:
         ("uri=a=b", {"uri": "a=b"}),
         ('uri=a"b', {"uri": 'a"b'}),
         ('uri=key,"captured_at=date, ""local"""', {"uri": "key", "captured_at": 'date, "local"'}),
+        ('uri=key, "line=a,b"', {"uri": "key", "line": "a,b"}),
         ("camera=line,line=camera", {"camera": "line", "line": "camera"}),
         ("labels=l,size=s,last_modified=m", {"labels": "l", "size": "s", "last_modified": "m"}),
     ],
@@ -172,6 +173,8 @@ def test_the_header_without_uri_tells_the_format_when_it_is_mapped(tmp_path: Pat
         with pytest.raises(ManifestError, match="neither name nor content"):
             detect_format(path)
         assert detect_format(path, ReadOptions({"uri": 'a, "key"'})) == "csv"
+    path.write_bytes(b"ts , key ,x\n1,a,2\n")
+    assert read(path, columns={"uri": "key"})[0]["uri"] == "a"
 
 
 def test_keys_of_other_rows_count_too(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ CASES: list[tuple[str, str | bytes, tuple[str | None, str | None, str | None]]] 
     ("a key labels", '{"source-ref": "a", "labels": ["b"]}', ("a", '{"labels":["b"]}', None)),
     ("embedded", '{"source": "b", "kind": 1}', (None, '{"kind":1}', "empty_uri")),
     ("embedded, and a null", '{"source": "b", "source-ref": null}', (None, None, "empty_uri")),
+    ("embedded Latin-1", b'{"source": "\xfc"}', (None, None, "not_utf8")),
     ("both", '{"source": "b", "source-ref": "a"}', ("a", None, None)),
     ("neither", '{"kind": 1}', (None, '{"kind":1}', "empty_uri")),
     ("a number for an address", '{"source-ref": 5, "kind": 1}', (None, '{"kind":1}', "malformed_value")),
