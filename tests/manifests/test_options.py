@@ -1,14 +1,12 @@
-"""Columns under other names and relative uris, in every format."""
+"""Columns under other names, in every format."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,29 +17,7 @@ from hypothesis import strategies as st
 from manifests.readers import ReadOptions, detect_format, open_manifest
 from manifests.readers.options import KNOWN
 from manifests.schema import ManifestError
-
-FORMATS = ("csv", "jsonl", "parquet")
-
-
-def write(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
-    """Rows with the same keys, all text, as a manifest of that format."""
-    path = folder / f"tonight.{kind}"
-    if kind == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif kind == "jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    else:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(rows[0]), quoting=csv.QUOTE_ALL)
-        writer.writeheader()
-        writer.writerows(rows)
-        path.write_bytes(text.getvalue().encode())
-    return path
-
-
-def read(path: Path, **options: Any) -> list[dict[str, Any]]:
-    reader = open_manifest(path, None, ReadOptions(**options))
-    return [row for batch in reader.batches() for row in batch.to_pylist()]
+from tests.manifests.conftest import TABLE_FORMATS, read_rows, write_rows
 
 
 @pytest.mark.parametrize(
@@ -121,9 +97,9 @@ ROWS = [
 MAP = {"uri": "s3_key", "captured_at": "ts", "declared_category": "what", "size": "bytes", "labels": "l"}
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", TABLE_FORMATS)
 def test_a_mapped_column_is_read_as_the_known_one_and_not_carried_again(tmp_path: Path, kind: str) -> None:
-    path = write(tmp_path, kind, ROWS)
+    path = write_rows(tmp_path, kind, ROWS)
     reader = open_manifest(path, None, ReadOptions(MAP))
     assert reader.schema_extras == pa.schema([("note", pa.string()), ("size", pa.int64()), ("labels", pa.string())])
     first, second = (row for batch in reader.batches() for row in batch.to_pylist())
@@ -140,7 +116,7 @@ def test_a_mapped_column_is_read_as_the_known_one_and_not_carried_again(tmp_path
     assert (second["size"], second["labels"]) == (None, "none")
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", TABLE_FORMATS)
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
@@ -153,16 +129,16 @@ def test_a_mapped_column_is_read_as_the_known_one_and_not_carried_again(tmp_path
 def test_columns_that_do_not_fit_the_mapping_are_refused_by_name(
     tmp_path: Path, kind: str, columns: dict[str, str], says: str
 ) -> None:
-    path = write(tmp_path, kind, [{"s3_key": "a", "line": "1"}])
+    path = write_rows(tmp_path, kind, [{"s3_key": "a", "line": "1"}])
     with pytest.raises(ManifestError, match=rf"tonight\.{kind}: .*{says}"):
         open_manifest(path, kind, ReadOptions(columns))
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", TABLE_FORMATS)
 def test_known_columns_can_change_places(tmp_path: Path, kind: str) -> None:
-    path = write(tmp_path, kind, [{"uri": "v", "key": "u", "line": "c", "camera": "l"}])
+    path = write_rows(tmp_path, kind, [{"uri": "v", "key": "u", "line": "c", "camera": "l"}])
     swap = {"uri": "key", "version_id": "uri", "line": "camera", "camera": "line"}
-    row = read(path, columns=swap)[0]
+    row = read_rows(path, columns=swap)[0]
     assert (row["uri"], row["version_id"], row["line"], row["camera"]) == ("u", "v", "l", "c")
 
 
@@ -174,30 +150,30 @@ def test_the_header_without_uri_tells_the_format_when_it_is_mapped(tmp_path: Pat
             detect_format(path)
         assert detect_format(path, ReadOptions({"uri": 'a, "key"'})) == "csv"
     path.write_bytes(b"ts , key ,x\n1,a,2\n")
-    assert read(path, columns={"uri": "key"})[0]["uri"] == "a"
+    assert read_rows(path, columns={"uri": "key"})[0]["uri"] == "a"
 
 
 def test_keys_of_other_rows_count_too(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"x": 1}\nnot JSON\n{"key": "a", "x": 2}\n{"key": 5}\n')
-    rows = read(path, columns={"uri": "key"})
+    rows = read_rows(path, columns={"uri": "key"})
     assert [row["uri"] for row in rows] == [None, None, "a", None]
     assert [row["problem_code"] for row in rows] == ["empty_uri", "malformed_row", None, "malformed_value"]
     path.write_text('{"key": "a"}\n{"key": "b", "uri": "c"}\n')
     with pytest.raises(ManifestError, match="the file has a key 'uri' too"):
-        read(path, columns={"uri": "key"})
+        read_rows(path, columns={"uri": "key"})
     path.write_text('{"key": "a", "key": "b"}\n{"key": "c"}\n')
-    assert [row["problem_code"] for row in read(path, columns={"uri": "key"})] == ["malformed_row", None]
+    assert [row["problem_code"] for row in read_rows(path, columns={"uri": "key"})] == ["malformed_row", None]
 
 
 def test_a_mapped_column_of_a_type_that_does_not_fit_is_named_as_in_the_file(tmp_path: Path) -> None:
     pq.write_table(pa.table({"key": ["a"], "where": [["x"]]}), tmp_path / "m.parquet")
     with pytest.raises(ManifestError, match=r"column where is of type list<.*> and cannot be cast to string"):
-        read(tmp_path / "m.parquet", columns={"uri": "key", "line": "where"})
+        read_rows(tmp_path / "m.parquet", columns={"uri": "key", "line": "where"})
 
 
 @settings(max_examples=60, deadline=None)
-@given(kind=st.sampled_from(FORMATS), data=st.data())
+@given(kind=st.sampled_from(TABLE_FORMATS), data=st.data())
 def test_a_mapped_file_reads_like_one_with_the_known_names(kind: str, data: st.DataObject) -> None:
     word = st.text("abc, ./=\"'é", max_size=6)
     known = data.draw(
@@ -207,74 +183,6 @@ def test_a_mapped_file_reads_like_one_with_the_known_names(kind: str, data: st.D
     other = data.draw(st.lists(name, unique=True, min_size=len(known), max_size=len(known)))
     values = data.draw(st.lists(st.lists(word, min_size=len(known), max_size=len(known)), min_size=1, max_size=5))
     with tempfile.TemporaryDirectory() as folder:
-        plain = read(write(Path(folder), kind, [dict(zip(known, row, strict=True)) for row in values]))
-        mapped = write(Path(folder), kind, [dict(zip(other, row, strict=True)) for row in values])
-        assert read(mapped, columns=dict(zip(known, other, strict=True))) == plain
-
-
-BASES = [
-    ("s3://bucket", "s3://bucket/"),
-    ("s3://bucket/", "s3://bucket/"),
-    ("s3://bucket/a b//", "s3://bucket/a b/"),
-    ("/data/", "/data/"),
-    ("/", "/"),
-    ("images", "images/"),
-]
-STAYS = ["s3://other/x.png", "S3://other/x.png", "file:///x.png", "http+x-1.0://h/x", "/x.png", "//x/y.png"]
-MOVES = ["x.png", "l/x.png", "./x.png", "../x.png", "a/../../x.png", "a:b.png", "c/d://e.png", "é.png", " x.png"]
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize(("base", "before"), BASES)
-def test_relative_uris_are_put_behind_the_base(tmp_path: Path, kind: str, base: str, before: str) -> None:
-    path = write(tmp_path, kind, [{"uri": uri} for uri in [*STAYS, *MOVES]])
-    assert [row["uri"] for row in read(path, base=base)] == [*STAYS, *(before + uri for uri in MOVES)]
-    assert [row["uri"] for row in read(path)] == [*STAYS, *MOVES]
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_row_without_a_uri_stays_one(tmp_path: Path, kind: str) -> None:
-    path = write(tmp_path, kind, [{"uri": uri, "x": "1"} for uri in ["", "  ", "\u3000", "a\0b", "c" * 4095]])
-    codes = ["empty_uri"] * 3 + ["control_character", "uri_too_long"]
-    rows = read(path, base="s3://b")
-    assert [row["problem_code"] for row in rows] == codes
-    assert [row["uri"] for row in rows[:3]] == ["", "  ", "\u3000"]
-    assert rows[4]["uri"] == "s3://b/" + "c" * (4096 - 7)
-
-
-def test_null_uris_and_texts_of_every_kind_stand_behind_the_base(tmp_path: Path) -> None:
-    for uris in (
-        pa.array(["a", None], pa.large_string()),
-        pa.array([b"a", None]),
-        pa.array(["a", None]).dictionary_encode(),
-    ):
-        pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
-        assert [row["uri"] for row in read(tmp_path / "m.parquet", base="s3://b/")] == ["s3://b/a", None]
-
-
-@pytest.mark.parametrize(
-    ("base", "says"),
-    [
-        ("", "names no bucket and no folder"),
-        ("  ", "names no bucket"),
-        ("s3://", "names no bucket"),
-        ("s3:", "names no bucket"),
-        ("s3:///", "names no bucket"),
-        ("s3://key:MARKEDsecret@bucket/", r"\*\*\*@bucket.*credentials in an address"),
-    ],
-)
-def test_a_base_that_names_no_place_is_refused(base: str, says: str) -> None:
-    with pytest.raises(ManifestError, match=says) as error:
-        ReadOptions(base=base)
-    assert "MARKED" not in str(error.value)
-
-
-@settings(max_examples=100, deadline=None)
-@given(uris=st.lists(st.text(st.sampled_from("ab:/. +-é"), max_size=8), min_size=1, max_size=20))
-def test_any_uri_is_absolute_behind_a_base(uris: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder), "parquet", [{"uri": uri} for uri in uris])
-        for uri, row in zip(uris, read(path, base="s3://b"), strict=True):
-            scheme = uri.partition("://")[0] if "://" in uri else ""
-            whole = uri.startswith("/") or (scheme != "" and all(c in "ab.+-" for c in scheme))
-            assert row["uri"] == (uri if whole or not uri.strip() else f"s3://b/{uri}")
+        plain = read_rows(write_rows(Path(folder), kind, [dict(zip(known, row, strict=True)) for row in values]))
+        mapped = write_rows(Path(folder), kind, [dict(zip(other, row, strict=True)) for row in values])
+        assert read_rows(mapped, columns=dict(zip(known, other, strict=True))) == plain
