@@ -21,7 +21,9 @@ KNOWN_COLUMNS: pa.Schema = pa.schema(
     ]
 )
 # Carried through as further columns, but with a fixed type in every format.
-TYPED_EXTRAS: pa.Schema = pa.schema([pa.field("size", pa.int64()), pa.field("last_modified", TIME)])
+TYPED_EXTRAS: pa.Schema = pa.schema(
+    [pa.field("size", pa.int64()), pa.field("last_modified", TIME), pa.field("labels", pa.string())]
+)
 
 _PLACE = (pa.field("row", pa.int64()), pa.field("shard", pa.int32()), pa.field("image_id", pa.string()))
 PROBLEM_COLUMNS = (pa.field("problem_code", pa.string()), pa.field("problem_message", pa.string()))

@@ -26,6 +26,7 @@ from manifests.schema import (
 )
 from manifests.secrets import SUSPECT, redacted, without_secrets
 
+SCHEME = "[A-Za-z0-9+.-]+://"
 MAX_ROWS = 65_536
 MAX_BYTES = 32 * 2**20  # of text in one batch, so that long rows do not cost memory either
 
@@ -44,14 +45,16 @@ def assemble(
     row_problems: Mapping[int, Problem],
     value_problems: Mapping[int, Problem],
     where: Callable[[int], str],
+    base: str | None = None,
 ) -> pa.RecordBatch:
     """A batch of `batch_schema(extras)` from its columns; a known column that is not given is null.
 
-    A row has one problem: of the row as a whole, else of its uri, else of another value. where(i) says where
-    in the file row i of the batch is, such as "line 7".
+    A row has one problem: of the row as a whole, else of its uri, else of another value. where(i) says where in the
+    file row i of the batch is, such as "line 7". base: what uris that are neither absolute paths nor have a scheme are
+    put behind.
     """
     columns = dict(columns)
-    uri, uri_problems = _without_secrets(columns["uri"], where)
+    uri, uri_problems = _without_secrets(_based(columns["uri"], base), where)
     columns["uri"] = uri
     uri_problems |= _judge(uri, where)
     too_long = pc.greater(pc.utf8_length(uri), MAX_URI)
@@ -67,6 +70,15 @@ def assemble(
     schema = batch_schema(extras)
     arrays = [columns[f.name] if f.name in columns else pa.nulls(rows, f.type) for f in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _based(uri: pa.Array, base: str | None) -> pa.Array:
+    # What leads out of the base with ".." is refused where all uris are held against what is allowed.
+    if base is None:
+        return uri
+    # A uri of white space only stays: it is none, and must be reported as that.
+    stays = pc.or_(pc.match_substring_regex(uri, f"^(/|{SCHEME})"), _blank(uri))
+    return pc.if_else(stays, uri, pc.binary_join_element_wise(pa.scalar(base.rstrip("/"), uri.type), uri, "/"))
 
 
 def _without_secrets(uri: pa.Array, where: Callable[[int], str]) -> tuple[pa.Array, dict[int, Problem]]:
@@ -91,10 +103,13 @@ def _judge(uri: pa.Array, where: Callable[[int], str]) -> dict[int, Problem]:
     for i in _rows(pc.greater(length, MAX_URI)):
         message = f"{where(i)}: uri of {length[i].as_py()} characters, at most {MAX_URI} are allowed"
         found[i] = Problem(URI_TOO_LONG, message)
-    blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(uri)), 0)
-    for i in _rows(pc.fill_null(blank, True)):
+    for i in _rows(pc.fill_null(_blank(uri), True)):
         found[i] = Problem(EMPTY_URI, f"{where(i)}: no uri")
     return found
+
+
+def _blank(uri: pa.Array) -> pa.Array:
+    return pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(uri)), 0)
 
 
 def _rows(mask: pa.Array) -> list[int]:
@@ -105,8 +120,8 @@ def _rows(mask: pa.Array) -> list[int]:
 class RowBuilder:
     """Collects rows of a text format into batches of at most 65,536 rows or 32 MiB of text."""
 
-    def __init__(self, source: Path, extras: pa.Schema):
-        self._source, self._extras = source, extras
+    def __init__(self, source: Path, extras: pa.Schema, base: str | None = None):
+        self._source, self._extras, self._base = source, extras, base
         self._types = {field.name: field.type for field in (*KNOWN_COLUMNS, *extras)}
         self._names = frozenset(self._types)
         self._clear()
@@ -161,6 +176,7 @@ class RowBuilder:
             self._row_problems,
             self._value_problems,
             lambda i: f"line {places[i]}",
+            self._base,
         )
         self._clear()
         return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from manifests.readers.batch import Problem, RowBuilder, malformed
 from manifests.readers.lines import MAX_LINE, Line, lines, opened, replaced
+from manifests.readers.options import AS_THEY_ARE, ReadOptions
 from manifests.schema import KNOWN_COLUMNS, NOT_UTF8, TYPED_EXTRAS, ManifestError
 
 # A quote that is never closed would swallow the rest of the file; it is given up after this many bytes.
@@ -30,13 +32,14 @@ class Record(NamedTuple):
 
 
 class CsvReader:
-    """Reads a CSV manifest. Further columns are strings; size and last_modified have their types.
+    """Reads a CSV manifest. Further columns are strings; those of `TYPED_EXTRAS` have their types.
 
-    Raises ManifestError without a header row that has a uri column, and with a header that has a name twice.
+    Raises ManifestError without a header row that has a uri column, with a header that has a name twice, and if the
+    columns do not fit those of the options.
     """
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, options: ReadOptions = AS_THEY_ARE):
+        self._path, self._options = path, options
         with opened(path) as stream:
             header = next(records(lines(path, stream)), None)
         if header is None:
@@ -49,7 +52,7 @@ class CsvReader:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Batches of `batch_schema(schema_extras)`, in file order."""
-        builder = RowBuilder(self._path, self.schema_extras)
+        builder = RowBuilder(self._path, self.schema_extras, self._options.base)
         with opened(self._path) as stream:
             found = records(lines(self._path, stream))
             next(found, None)
@@ -84,13 +87,14 @@ class CsvReader:
             )
         names = [name.strip() for name in header.fields]
         shown = ", ".join(map(repr, names))[:300]
-        if "uri" not in names:
-            remedy = "name the column with the images' addresses uri, and separate columns with commas"
+        renamed = self._options.renamed(self._path, names)
+        if "uri" not in renamed.values():
+            remedy = "name the column with the images' addresses uri or map it, and separate columns with commas"
             raise ManifestError(f"{self._path}: no uri column in the header row ({shown}); {remedy}")
         if len(set(names)) != len(names) or not all(name and name.isprintable() for name in names):
             what = "a column without a printable name, or a name twice"
             raise ManifestError(f"{self._path}: {what}, in the header row ({shown}); rename it")
-        return names
+        return [renamed[name] for name in names]
 
 
 class _Source:
@@ -146,6 +150,15 @@ def records(found: Iterable[Line]) -> Iterator[Record]:
             error = f"longer than {MAX_LINE} bytes"
         raw = "".join(map(_text, source.taken))
         yield Record(first.number, sum(len(line.data) for line in source.taken), fields, error, raw)
+
+
+def names_in(start: bytes) -> list[str]:
+    """The names in the header row that a file begins with, none if it is not CSV. It may be cut anywhere after it."""
+    line = re.split(rb"[\r\n]", start, maxsplit=1)[0]
+    try:
+        return [name.strip() for name in next(csv.reader([line.decode(errors="replace")]), [])]
+    except csv.Error:
+        return []
 
 
 def _reason(error: csv.Error, line: Line) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.readers.batch import MAX_BYTES, MAX_ROWS, Problem, assemble
+from manifests.readers.options import AS_THEY_ARE, ReadOptions
 from manifests.readers.values import PARSERS, BadValue
 from manifests.schema import KNOWN_COLUMNS, MALFORMED_VALUE, NOT_UTF8, TIME, TYPED_EXTRAS, ManifestError
 
@@ -23,31 +24,34 @@ _FIRST, _LAST = -62_135_596_800, 253_402_300_799
 class ParquetReader:
     """Reads a Parquet manifest. A dictionary-encoded column is decoded.
 
-    Raises ManifestError if the file is not whole, has no uri column, a name twice, or a known column of a
-    type that cannot be cast (a list where a line should be).
+    Raises ManifestError if the file is not whole, has no uri column, a name twice, columns that do not fit those of
+    the options, or a known column of a type that cannot be cast (a list where a line should be).
     """
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, options: ReadOptions = AS_THEY_ARE):
+        self._path, self._base = path, options.base
         with self._guarded():
             # buffer_size: read pages as they are needed, not whole column chunks.
             self._file = pq.ParquetFile(path, buffer_size=2**20)
             schema = self._file.schema_arrow
         if len(set(schema.names)) != len(schema.names):
             raise ManifestError(f"{path}: a column name comes twice ({', '.join(schema.names)[:300]}); rename one")
-        if "uri" not in schema.names:
+        self._names = list(options.renamed(path, schema.names).values())
+        if "uri" not in self._names:
             found = ", ".join(schema.names)[:300]
-            raise ManifestError(f"{path}: no uri column ({found}); name the column with the images' addresses uri")
-        for field in schema:
-            if field.name in _FIXED and not _castable(field.name, _plain(field.type)):
-                wanted = "text" if field.name == "uri" else _FIXED[field.name]
+            raise ManifestError(
+                f"{path}: no uri column ({found}); name the column with the images' addresses uri or map it"
+            )
+        types = dict(zip(self._names, map(_plain, schema.types), strict=True))
+        for field, name in zip(schema, self._names, strict=True):
+            if name in _FIXED and not _castable(name, types[name]):
+                wanted = "text" if name in ("uri", "labels") else _FIXED[name]
                 raise ManifestError(
                     f"{path}: column {field.name} is of type {field.type} and cannot be cast to {wanted}; "
                     "cast or rename it"
                 )
-        fields = [f for f in schema if f.name not in KNOWN_COLUMNS.names]
         self.schema_extras: pa.Schema = pa.schema(
-            [pa.field(f.name, _FIXED.get(f.name, _plain(f.type))) for f in fields]
+            [pa.field(n, _FIXED.get(n, kind)) for n, kind in types.items() if n not in KNOWN_COLUMNS.names]
         )
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -71,7 +75,7 @@ class ParquetReader:
         whole: dict[int, Problem] = {}
         values: dict[int, Problem] = {}
         columns: dict[str, pa.Array] = {}
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        for name, column in zip(self._names, batch.columns, strict=True):
             if pa.types.is_dictionary(column.type):
                 column = column.dictionary_decode()
             column, broken = _decoded(column) if name in _FIXED and _is_bytes(column.type) else _repair(column)
@@ -82,7 +86,9 @@ class ParquetReader:
                 for i, reason in bad.items():
                     values.setdefault(i, Problem(MALFORMED_VALUE, f"row {start + i}: column {name}: {reason}"))
             columns[name] = column
-        return assemble(columns, self.schema_extras, len(batch), whole, values, lambda i: f"row {start + i}")
+        return assemble(
+            columns, self.schema_extras, len(batch), whole, values, lambda i: f"row {start + i}", self._base
+        )
 
     def _guarded(self) -> _Guard:
         return _Guard(self._path)
@@ -123,9 +129,23 @@ def _castable(name: str, kind: pa.DataType) -> bool:
         return True
     if name == "uri":
         return False
+    if name == "labels":
+        return _is_json(kind)
     if _FIXED[name] == TIME:
         return bool(is_number or pa.types.is_timestamp(kind) or pa.types.is_date(kind))
     return bool(is_number)
+
+
+def _is_json(kind: pa.DataType) -> bool:
+    """Whether every value of the type has one meaning in JSON."""
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _is_json(kind.value_type)
+    if types.is_struct(kind):
+        names = [field.name for field in kind]
+        return len(set(names)) == len(names) and all(_is_json(field.type) for field in kind)
+    number = types.is_integer(kind) or types.is_floating(kind)
+    return bool(number or _is_text(kind) or types.is_boolean(kind) or types.is_null(kind))
 
 
 def _repair(column: pa.Array) -> tuple[pa.Array, list[int]]:
@@ -170,7 +190,7 @@ def _fixed(name: str, column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
         return _timestamps(column)
     if pa.types.is_date(kind):
         return _timestamps(column.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms")))
-    if wanted == pa.string():
+    if wanted == pa.string() and (name != "labels" or _is_text(kind)):
         return column.cast(pa.string()), {}
     values: list[Any] = []
     bad: dict[int, str] = {}

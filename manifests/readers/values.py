@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -78,6 +79,16 @@ def parse_size(value: object) -> int | None:
     return number
 
 
+def parse_labels(value: object) -> str | None:
+    """Text as it is, JSON or not; what else JSON knows as JSON text, compact, keys sorted. Empty is null."""
+    if value is None or isinstance(value, str):
+        return value or None
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:  # JSON has no infinity, which is what Python makes of 1e999
+        raise BadValue(f"it holds a number that JSON text cannot hold ({error})") from error
+
+
 PARSERS: dict[str, Callable[[object], object]] = {
     "uri": parse_uri,
     "version_id": parse_text,
@@ -88,6 +99,7 @@ PARSERS: dict[str, Callable[[object], object]] = {
     "declared_category": parse_text,
     "size": parse_size,
     "last_modified": parse_time,
+    "labels": parse_labels,
 }
 
 

@@ -1,7 +1,10 @@
-"""Freezing some text or table and getting its rows back."""
+"""Writing some text, table or rows as a manifest, and getting its rows back, frozen or just read."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.freeze import FrozenManifest, freeze, read_shard
+from manifests.readers import ReadOptions, open_manifest
 
 
 class Frozen:
@@ -51,3 +55,28 @@ def frozen_from(tmp_path: Path) -> Freezer:
         return freeze_content(root, content, name, **settings)
 
     return run
+
+
+TABLE_FORMATS = ("csv", "jsonl", "parquet")
+
+
+def write_rows(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
+    """Rows with the same keys, all text, as a manifest of that format."""
+    path = folder / f"tonight.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]), quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(rows)
+        path.write_bytes(text.getvalue().encode())
+    return path
+
+
+def read_rows(path: Path, **options: Any) -> list[dict[str, Any]]:
+    """The rows of a manifest of any format. options: those of ReadOptions."""
+    reader = open_manifest(path, None, ReadOptions(**options))
+    return [row for batch in reader.batches() for row in batch.to_pylist()]

@@ -69,6 +69,12 @@ def test_text_to_rows(tmp_path: Path, text: str | bytes, expected: list[tuple[st
             assert row["problem_message"].startswith("line ")
 
 
+def test_labels_stay_as_they_are(tmp_path: Path) -> None:
+    rows = read(tmp_path / "m.csv", 'uri,labels\na,"{""b"": 1, ""a"":2}"\nb,scratch\nc,\n')
+    assert [row["labels"] for row in rows] == ['{"b": 1, "a":2}', "scratch", None]
+    assert [row["problem_code"] for row in rows] == [None] * 3
+
+
 def test_a_quote_never_closed_does_not_swallow_a_long_file(tmp_path: Path) -> None:
     lines = [f"image-{i:07d}.png,{'x' * 40}" for i in range(20_000)]
     lines[3] = 'image-0000003.png,"' + "x" * 40

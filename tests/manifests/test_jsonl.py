@@ -96,6 +96,30 @@ def test_the_type_comes_from_all_rows(
     assert found == expected
 
 
+def test_labels_are_json_text_and_text_stays(tmp_path: Path) -> None:
+    values = ["scratch", '{"b": 1, "a": 2}', "", None, {"b": [1, None], "a": "é"}, ["x"], 7, 0.5, True]
+    text = "".join(json.dumps({"uri": "a", "labels": value}) + "\n" for value in values)
+    found = read(tmp_path / "m.jsonl", text + '{"uri": "a"}\n{"uri": "a", "labels": {"x": -1e999}}\n')
+    kept = [
+        "scratch",
+        '{"b": 1, "a": 2}',
+        None,
+        None,
+        '{"a":"é","b":[1,null]}',
+        '["x"]',
+        "7",
+        "0.5",
+        "true",
+        None,
+        None,
+    ]
+    assert [row["labels"] for row in found] == kept
+    assert [row["problem_code"] for row in found] == [None] * 10 + ["malformed_value"]
+    assert found[-1]["problem_message"].startswith(
+        "line 11: column labels: it holds a number that JSON text cannot hold"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

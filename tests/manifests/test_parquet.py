@@ -145,6 +145,59 @@ def test_further_columns_are_unchanged(frozen_from: Freezer) -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (pa.array(["x", None, '{"a": 1}']), ["x", None, '{"a": 1}']),
+        (pa.array(["x", None]).dictionary_encode(), ["x", None]),
+        (pa.array([b"x", None], pa.large_binary()), ["x", None]),
+        (pa.array([["scratch", "é"], [], None]), ['["scratch","é"]', "[]", None]),
+        (pa.array([[0.5, 1.0]], pa.list_(pa.float32(), 2)), ["[0.5,1.0]"]),
+        (pa.array([{"b": [{"c": 1}], "a": None}]), ['{"a":null,"b":[{"c":1}]}']),
+        (pa.array([True, None]), ["true", None]),
+        (pa.array([7, None], pa.uint64()), ["7", None]),
+        (pa.array([1.5]), ["1.5"]),
+        (pa.nulls(1), [None]),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+def test_labels_become_json_text(tmp_path: Path, labels: pa.Array, expected: list[str | None]) -> None:
+    pq.write_table(pa.table({"uri": ["u"] * len(labels), "labels": labels}), tmp_path / "m.parquet")
+    reader = open_manifest(tmp_path / "m.parquet")
+    assert reader.schema_extras == pa.schema([("labels", pa.string())])
+    found = [row for batch in reader.batches() for row in batch.to_pylist()]
+    assert [(row["labels"], row["problem_code"]) for row in found] == [(text, None) for text in expected]
+
+
+def test_a_label_that_json_cannot_hold_costs_its_row(frozen_from: Freezer) -> None:
+    nested = pa.StructArray.from_arrays([not_utf8([b"x", b"\xff", b"x"])], names=["name"])
+    found = frozen_from(pa.table({"uri": ["a", "b", "c"], "labels": nested}), "m.parquet")
+    assert found.column("labels") == ['{"name":"x"}', None, '{"name":"x"}']
+    assert found.column("problem_code") == [None, "not_utf8", None]
+    found = frozen_from(pa.table({"uri": ["a", "b"], "labels": [[1.0], [float("nan")]]}), "m.parquet")
+    assert found.column("labels") == ["[1.0]", None]
+    assert found.rows[1]["problem_message"].startswith("row 1: column labels: it holds a number that JSON text cannot")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pa.array([NOON], pa.timestamp("us", "UTC")),
+        pa.array([date(2025, 3, 1)]),
+        pa.array([[NOON]], pa.list_(pa.timestamp("us"))),
+        pa.array([[b"x"]]),
+        pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
+        pa.array([Decimal("1.5")]),
+        pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]),
+    ],
+    ids=lambda labels: str(labels.type),
+)
+def test_labels_that_are_no_json_are_refused(tmp_path: Path, labels: pa.Array) -> None:
+    pq.write_table(pa.table({"uri": ["a"], "labels": labels}), tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match=r"m\.parquet: column labels is of type .* and cannot be cast to text"):
+        open_manifest(tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize(
     ("columns", "says"),
     [
         ({"url": ["a"]}, "no uri column"),
