@@ -216,6 +216,10 @@ def test_other_manifests_and_images_are_no_inventory(place: str) -> None:
     # Images in the same bucket as their inventory: the prefix means the images.
     deliver(join(place, "inventories"))
     assert not is_inventory(place)
+    deliver(join(place, "both"))
+    assert is_inventory(join(place, "both"))
+    write_bytes(join(place, "both/plant/L1/a.png"), b"x")
+    assert not is_inventory(join(place, "both"))
     deliver(join(place, "deep/er"))
     assert is_inventory(join(place, "deep/er"))
     assert not is_inventory(join(place, "deep"))

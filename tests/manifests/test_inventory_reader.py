@@ -197,23 +197,29 @@ def test_what_the_keys_say_becomes_columns(form: str, tmp_path: Path) -> None:
 
 def test_many_rows_come_in_pieces(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inventory_files, "MAX_ROWS", 7)
-    objects = [entry(f"{i:03d}.png") for i in range(50)]
+    objects = [entry(f"{i:03d}.png") for i in range(49)] + [entry("last.png", Bucket="")]
     found = reader(tmp_path, form, [data_file(objects, form)])
     batches = list(found.batches())
     assert [len(batch) for batch in batches] == [7] * 7 + [1]
-    assert [uri for b in batches for uri in b["uri"].to_pylist()] == [f"s3://plant/{i:03d}.png" for i in range(50)]
+    all_rows = [row for batch in batches for row in batch.to_pylist()]
+    assert [each["uri"] for each in all_rows] == [*(f"s3://plant/{i:03d}.png" for i in range(49)), None]
+    assert all_rows[-1]["problem_message"] == ("line 50: no bucket" if form == "CSV" else "row 49: no bucket")
 
 
 def test_orc_is_read_stripe_by_stripe(tmp_path: Path) -> None:
     objects = [entry(f"{i:06d}.png") for i in range(20_000)]
+    objects[19_000]["Bucket"] = ""
     table = orc.read_table(io.BytesIO(data_file(objects, "ORC")))
     sink = io.BytesIO()
     orc.write_table(table, sink, compression="uncompressed", stripe_size=64 * 1024, batch_size=1024)
     assert orc.ORCFile(io.BytesIO(sink.getvalue())).nstripes > 2
     batches = list(reader(tmp_path, "ORC", [sink.getvalue()]).batches())
     assert len(batches) == orc.ORCFile(io.BytesIO(sink.getvalue())).nstripes
-    found = [uri for batch in batches for uri in batch["uri"].to_pylist()]
-    assert found == [f"s3://plant/{i:06d}.png" for i in range(20_000)]
+    found = [row for batch in batches for row in batch.to_pylist()]
+    assert [each["uri"] for each in found if each["uri"]] == [
+        f"s3://plant/{i:06d}.png" for i in range(20_000) if i != 19_000
+    ]
+    assert found[19_000]["problem_message"] == "row 19000: no bucket"
 
 
 def test_lines_that_cannot_be_read_are_rows_with_a_problem(tmp_path: Path) -> None:
@@ -265,11 +271,24 @@ def test_a_problem_names_its_file_where_there_are_several(form: str, tmp_path: P
     assert bad["problem_message"] == f"part-1.x: {place}: no bucket"
 
 
-@pytest.mark.parametrize("kind", ["ORC", "Parquet"])
-def test_bytes_that_are_no_text_are_shown_and_said(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("ORC", pa.binary()),
+        ("ORC", pa.string()),
+        ("Parquet", pa.binary()),
+        ("Parquet", pa.string()),
+        ("Parquet", pa.dictionary(pa.int32(), pa.string())),
+    ],
+)
+def test_bytes_that_are_no_text_are_shown_and_said(kind: str, text: pa.DataType, tmp_path: Path) -> None:
     columns = ("Bucket", "Key", "StorageClass")
     plain = pa.array([b"a.png", b"\xff.png", None, b"c.png"], pa.binary())
     storage = pa.array([b"STANDARD", b"STANDARD", b"STANDARD", b"\xfe"], pa.binary())
+    if text != pa.binary():
+        plain, storage = (column.view(pa.string()) for column in (plain, storage))
+    if pa.types.is_dictionary(text):
+        plain, storage = plain.dictionary_encode(), storage.dictionary_encode()
     table = pa.table({"bucket": ["plant"] * 4, "key": plain, "storage_class": storage})
     sink = io.BytesIO()
     (orc if kind == "ORC" else pq).write_table(table, sink)
@@ -295,6 +314,24 @@ def test_times_out_of_range_cost_their_row(tmp_path: Path) -> None:
     assert (first["last_modified"], first["problem_code"]) == (datetime(1970, 1, 1, tzinfo=UTC), None)
     assert (second["last_modified"], second["problem_code"]) == (None, "malformed_value")
     assert second["problem_message"].startswith("row 1: column last_modified: 1152921504606846976 ms since 1970")
+
+
+def test_a_problem_says_its_own_line_whatever_was_left_out_before(form: str, tmp_path: Path) -> None:
+    columns = ("Bucket", "Key", "LastModifiedDate")
+    objects = [entry("notes.txt"), entry("a.png"), entry("b/"), entry("c.png")]
+    data = data_file(objects, form, columns)
+    if form == "CSV":
+        lines = gzip.decompress(data).decode().splitlines(keepends=True)
+        data = gzip.compress("".join([*lines[:3], lines[3].replace("2025-", "May ")]).encode())
+    else:
+        table = (orc if form == "ORC" else pq).read_table(io.BytesIO(data))
+        texts = pa.array(["", "", "", "May 03-01T22:15:00.000Z"])
+        sink = io.BytesIO()
+        (orc if form == "ORC" else pq).write_table(table.set_column(2, "last_modified_date", texts), sink)
+        data = sink.getvalue()
+    found = [each["problem_message"] for each in rows(reader(tmp_path, form, [data], columns))]
+    place = "line 4" if form == "CSV" else "row 3"
+    assert found == [None, f"{place}: column last_modified: 'May 03-01T22:15:00.000Z' is not an ISO 8601 time"]
 
 
 def test_a_file_that_is_not_whole_is_named(form: str, tmp_path: Path) -> None:
