@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import subprocess
+import textwrap
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -256,3 +260,17 @@ def test_the_keys_of_a_real_bucket_come_back_from_a_csv_inventory(s3: str, tmp_p
     found = uris(fetch("s3://bucket/inv", tmp_path))
     assert sorted(found) == sorted(f"s3://bucket/keys/{name}" for name in names)
     assert [read_bytes(uri).decode() for uri in found] == [uri.rpartition("/")[2] for uri in found]
+
+
+def test_the_example_of_the_readme_pasted_into_a_shell(tmp_path: Path) -> None:
+    readme = Path(__file__).parents[2] / "manifests" / "README.md"
+    example = re.search(
+        r"^    mkdir -p inventory/.*?manifest\.checksum\n", readme.read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert example is not None
+    subprocess.run(["bash", "-euc", textwrap.dedent(example[0])], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    uri = str(tmp_path / "inventory")
+    assert is_inventory(uri)
+    found = fetch(uri, tmp_path, "2026-11-24")
+    assert found.inventory.created == datetime(2026, 11, 24, 1, tzinfo=UTC)
+    assert uris(found) == ["s3://plant/line-1/0001.png", "s3://plant/line-1/0002, again.png"]
