@@ -82,7 +82,7 @@ class ParquetReader:
             for i in broken:
                 whole.setdefault(i, Problem(NOT_UTF8, f"row {start + i}: not UTF-8 in column {name}"))
             if name in _FIXED:
-                column, bad = _fixed(name, column)
+                column, bad = typed(name, column)
                 for i, reason in bad.items():
                     values.setdefault(i, Problem(MALFORMED_VALUE, f"row {start + i}: column {name}: {reason}"))
             columns[name] = column
@@ -183,7 +183,7 @@ def _is_valid(column: pa.Array) -> bool:
     return True
 
 
-def _fixed(name: str, column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+def typed(name: str, column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
     """The column with its fixed type, and what is wrong with the values that it cannot hold (null then)."""
     wanted, kind = _FIXED[name], column.type
     if pa.types.is_timestamp(kind):
