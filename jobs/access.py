@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from jobs.uris import parent, path_of, scheme_of
+from manifests.globs import split_glob
 
 
 class NotAllowed(Exception):
@@ -26,14 +27,10 @@ class AllowList:
     base: str
 
     @classmethod
-    def of(cls, manifest: str, allowed: Sequence[str]) -> AllowList:
-        """The operator's prefixes; by default the bucket (s3://) or the folder that holds the manifest."""
-        base = parent(manifest)
-        if allowed:
-            return cls(tuple(allowed), base)
-        if scheme_of(manifest) == "file":
-            return cls((base,), base)
-        return cls((_root(manifest),), base)
+    def of(cls, manifests: Sequence[str], allowed: Sequence[str]) -> AllowList:
+        """The operator's prefixes; by default the buckets (s3://) or folders that hold the manifests, or are they."""
+        base = parent(manifests[0])
+        return cls(tuple(allowed) or tuple(dict.fromkeys(map(_root, manifests))), base)
 
     def resolve(self, uri: str) -> str:
         """The URI to read. Raises NotAllowed if it leads, or could lead, outside the allowed prefixes."""
@@ -84,5 +81,11 @@ def _plain(uri: str) -> bool:
 
 
 def _root(uri: str) -> str:
+    if scheme_of(uri) == "file":
+        path = path_of(uri)
+        if os.path.isdir(path):
+            return path
+        found = None if os.path.exists(path) else split_glob(path)
+        return found[0] if found is not None else parent(path)
     parts = urlsplit(uri)
     return posixpath.join(f"{parts.scheme}://{parts.netloc}", "")

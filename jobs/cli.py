@@ -8,21 +8,30 @@ import psutil
 import typer
 from typer.core import TyperGroup
 
+from jobs.cli_manifest import manifest_app
 from jobs.cli_models import models_app
 from jobs.options import (
     AcceptOption,
     BackboneOption,
+    BaseOption,
     CategoryBudgetOption,
     ConfidenceOption,
     Device,
     DeviceOption,
-    Format,
+    FormatOption,
     FormOption,
     Heatmaps,
+    InventoryDateOption,
+    ManifestsOption,
+    MapOption,
+    PatternOption,
     Precision,
     PrecisionOption,
+    SampleOption,
     Scoring,
+    SinceOption,
     StallOption,
+    WhereOption,
     form_of,
 )
 from jobs.terminal import complain
@@ -51,7 +60,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models_app)
-manifest_app = typer.Typer(help="Make manifests: lists of images to audit.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
 review_app = typer.Typer(help="Have people look at rows of a run, and learn from it.", no_args_is_help=True)
 app.add_typer(review_app, name="review")
@@ -59,13 +67,20 @@ app.add_typer(review_app, name="review")
 
 @app.command()
 def audit(
-    manifest: Annotated[str, typer.Option(help="Manifest (Parquet, CSV or JSONL), a path or s3:// URI.")],
+    manifest: ManifestsOption,
     bundle: Annotated[str, typer.Option(help="Model bundle, a folder or s3:// prefix.")],
     output: Annotated[str, typer.Option(help="Where results, heatmaps and runs go, a folder or s3:// prefix.")],
     run_date: Annotated[str | None, typer.Option(help="Date of the run, YYYY-MM-DD (default: today).")] = None,
     name: Annotated[str, typer.Option(help="Name of the run: two lines can audit on one date.")] = "audit",
     heatmaps: Annotated[Heatmaps, typer.Option(help="Which images get pictures.")] = Heatmaps.anomalous,
-    format: Annotated[Format | None, typer.Option(help="Format of the manifest (default: detected).")] = None,
+    format: FormatOption = None,
+    columns: MapOption = None,
+    base: BaseOption = None,
+    pattern: PatternOption = None,
+    inventory_date: InventoryDateOption = None,
+    where: WhereOption = None,
+    since: SinceOption = None,
+    sample: SampleOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Audit the first N rows only.")] = None,
     shard_rows: Annotated[int | None, typer.Option(min=1, max=4096, help="Rows a shard (default: by size).")] = None,
     allow: Annotated[
@@ -105,7 +120,15 @@ def audit(
     from jobs.audit.command import run_command
 
     settings: dict[str, Any] = {
-        "manifest": manifest,
+        "manifest": manifest[0],
+        "also": tuple(manifest[1:]),
+        "map": columns,
+        "base": base,
+        "pattern": pattern,
+        "inventory_date": inventory_date,
+        "where": where,
+        "since": since,
+        "sample": sample,
         "bundle": bundle,
         "output": output,
         "run_date": run_date,
@@ -207,24 +230,6 @@ def verify(
 
     settings = Settings(run, bundle, sample, seed, device.value, backbone_weights, form_of(backbone_form))
     raise typer.Exit(verify_command(settings, as_json=as_json))
-
-
-@manifest_app.command("build")
-def manifest_build(
-    source: Annotated[str, typer.Argument(help="Folder or s3:// prefix with images.")],
-    output: Annotated[str, typer.Option(help="Manifest to write (.parquet), a path or s3:// URI.")],
-    pattern: Annotated[
-        str | None,
-        typer.Option(
-            help="What the path says, such as '{line}/{camera}/{captured_at:%Y-%m-%d}/*'. "
-            "Fields: line, camera, captured_at, declared_category."
-        ),
-    ] = None,
-) -> None:
-    """List the images below a folder or prefix as a manifest."""
-    from jobs.manifest_command import build_command
-
-    raise typer.Exit(build_command(source, output, pattern))
 
 
 @review_app.command("queue")

@@ -33,9 +33,10 @@ class Scoring(StrEnum):
 
 
 class Format(StrEnum):
-    """Format of a manifest."""
+    """Format of a manifest: of a file, an S3 Inventory, or what lies below a prefix."""
 
-    parquet, csv, jsonl = "parquet", "csv", "jsonl"
+    parquet, csv, jsonl, sagemaker = "parquet", "csv", "jsonl", "sagemaker"
+    inventory, prefix = "inventory", "prefix"
 
 
 class Form(StrEnum):
@@ -44,6 +45,44 @@ class Form(StrEnum):
     v15, v1 = "v1.5", "v1"
 
 
+ManifestsOption = Annotated[
+    list[str],
+    typer.Option(
+        help="Manifest, a path or s3:// URI: Parquet, CSV, JSONL, SageMaker or Lookout, an S3 Inventory, a folder or "
+        "prefix with images, or a glob. May be repeated."
+    ),
+]
+SourcesArgument = Annotated[
+    list[str],
+    typer.Argument(help="Manifests, S3 Inventories, folders or prefixes with images, globs; paths or s3:// URIs."),
+]
+FormatOption = Annotated[Format | None, typer.Option(help="Format of the manifest (default: detected).")]
+MapOption = Annotated[
+    str | None, typer.Option("--map", help="Columns under other names, such as uri=s3_key,captured_at=ts.")
+]
+BaseOption = Annotated[
+    str | None,
+    typer.Option(help="What relative uris are put behind, such as s3://plant/ (default: the manifest's folder)."),
+]
+PatternOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What the path of an image says, such as '{line}/{camera}/{captured_at:%Y-%m-%d}/*'. "
+        "Fields: line, camera, captured_at, declared_category. For prefixes and S3 Inventories."
+    ),
+]
+InventoryDateOption = Annotated[
+    str | None, typer.Option(help="Day of the S3 Inventory to take, YYYY-MM-DD (default: the newest).")
+]
+WhereOption = Annotated[
+    str | None, typer.Option(help="Only rows for which this is true (SQL), such as \"line = 'L3' and size > 0\".")
+]
+SampleOption = Annotated[
+    str | None, typer.Option(help="Only such a share of the images, 1%; the same ones every time.")
+]
+SinceOption = Annotated[
+    str | None, typer.Option(help="Only images that are new since a time (2025-03-01T22:00Z) or since the last-run.")
+]
 DeviceOption = Annotated[Device, typer.Option(help="Where the models run.")]
 PrecisionOption = Annotated[
     Precision, typer.Option(help="Must be the one that the bundle was calibrated in; auto takes it.")

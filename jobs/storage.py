@@ -89,6 +89,14 @@ def exists(uri: str) -> bool:
         return bool(fs.exists(path_of(uri)))
 
 
+def is_file(uri: str) -> bool:
+    """Whether an object of that name is there; a folder or prefix is none."""
+    with access(uri):
+        fs = filesystem(uri)
+        fs.invalidate_cache()
+        return bool(fs.isfile(path_of(uri)))
+
+
 def read_bytes(uri: str) -> bytes:
     """The whole object. Raises FileNotFoundError, StorageAccessError."""
     with access(uri):

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from anomaly_core.features import BackboneForm
+from jobs.access import AllowList
+from jobs.manifest.since import parse_since
+from jobs.manifest.sources import SOURCE_FORMATS, SourceOptions
 from jobs.uris import normal, scheme_of
+from manifests.build import PathPattern
+from manifests.filters import parse_sample
+from manifests.readers import ReadOptions
 from manifests.secrets import REFUSED, without_secrets
 
 # Ray sets it for the driver of a submitted job.
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+# Settings that say which rows there are. Runs of versions that did not have them have none, and neither has a default.
+_ROWS = ("also", "map", "base", "pattern", "inventory_date", "where", "sample", "since")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -62,17 +71,29 @@ class ErrorBudget(BaseModel):
 
 
 class AuditConfig(BaseModel):
-    """Every setting of a run. ``result_settings`` are those that change a result and so belong to its fingerprint."""
+    """Every setting of a run. ``result_settings`` are those that change a result and so belong to its fingerprint.
+
+    also: further manifests, read with the first one as one. map, base, pattern, inventory_date: how they are read.
+    where, sample, since, limit: which of their rows are audited.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     manifest: str
+    also: tuple[str, ...] = ()
     bundle: str
     output: str
     run_date: date | None = None
     name: str = "audit"
     heatmaps: Literal["anomalous", "all", "none"] = "anomalous"
-    format: Literal["parquet", "csv", "jsonl"] | None = None
+    format: str | None = None
+    map: str | None = None
+    base: str | None = None
+    pattern: str | None = None
+    inventory_date: date | None = None
+    where: str | None = None
+    sample: str | None = None
+    since: str | None = None
     limit: int | None = Field(default=None, ge=1)
     shard_rows: int | None = Field(default=None, ge=1, le=4096)
     allow: tuple[str, ...] = ()
@@ -104,6 +125,32 @@ class AuditConfig(BaseModel):
         _without_credentials(value)
         return normal(value)
 
+    @field_validator("also")
+    @classmethod
+    def _one_spelling_of_all(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(cls._one_spelling(value) for value in values)
+
+    @field_validator("format")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None and value not in SOURCE_FORMATS:
+            raise ValueError(f"must be one of {', '.join(SOURCE_FORMATS)}")
+        return value
+
+    @field_validator("map", "base", "pattern", "where", "sample", "since")
+    @classmethod
+    def _parses(cls, value: str | None, info: ValidationInfo) -> str | None:
+        checks: dict[str, Callable[[str], object]] = {
+            "map": ReadOptions.parse_map,
+            "base": lambda text: ReadOptions(base=text),
+            "pattern": PathPattern,
+            "sample": parse_sample,
+            "since": parse_since,
+        }
+        if value is not None and info.field_name in checks:
+            checks[info.field_name](value)
+        return value
+
     @field_validator("output", mode="before")
     @classmethod
     def _that_stays(cls, value: str) -> str:
@@ -123,7 +170,7 @@ class AuditConfig(BaseModel):
                 raise ValueError(f"name a bucket or a host: {prefix} alone would allow all there are")
         return prefixes
 
-    @field_validator("run_date", mode="before")
+    @field_validator("run_date", "inventory_date", mode="before")
     @classmethod
     def _as_written(cls, value: object) -> object:
         if isinstance(value, str):
@@ -143,7 +190,25 @@ class AuditConfig(BaseModel):
     def result_settings(self) -> dict[str, object]:
         """The settings that change a result, for the fingerprint."""
         names = ("heatmaps", "limit", "allow", "trust_declared", "min_confidence", "max_bytes", "max_pixels")
-        return {name: self.model_dump(mode="json")[name] for name in names}
+        told = self.model_dump(mode="json")
+        return {name: told[name] for name in names} | {name: told[name] for name in _ROWS if told[name]}
+
+    @property
+    def manifests(self) -> tuple[str, ...]:
+        """All manifests."""
+        return (self.manifest, *self.also)
+
+    @property
+    def sources(self) -> SourceOptions:
+        """How the manifests are read."""
+        columns = ReadOptions.parse_map(self.map) if self.map is not None else {}
+        day = self.inventory_date.isoformat() if self.inventory_date is not None else None
+        return SourceOptions(self.format, columns, self.base, self.pattern, day)
+
+    @property
+    def allowed(self) -> AllowList:
+        """Which objects they may name."""
+        return AllowList.of(self.manifests, self.allow)
 
 
 def _without_credentials(uri: str) -> None:

@@ -14,7 +14,6 @@ import torch
 from anomaly_core.bundle import Bundle
 from anomaly_core.device import Precision
 from anomaly_core.preprocess import ImageError, Limits, decode
-from jobs.access import AllowList
 from jobs.audit import exits
 from jobs.audit.config import AuditConfig
 from jobs.audit.exits import AuditError
@@ -69,7 +68,7 @@ def forecast(
 
     None if no image could be read.
     """
-    allowed = AllowList.of(config.manifest, config.allow)
+    allowed = config.allowed
     limits = Limits(config.max_bytes, config.max_pixels)
     rows = _sample(frozen, parts)
     sizes, pictures, reason, load, waiting = [], [], None, 0.0, 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anomaly_core.bundle import Bundle
-from jobs.access import AllowList, NotAllowed
+from jobs.access import NotAllowed
 from jobs.audit.carry import check_carried
 from jobs.audit.config import AuditConfig
 from jobs.audit.exits import SELF_TEST, USAGE, AuditError
@@ -24,9 +23,12 @@ from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, n
 from jobs.audit.results import DAMAGE, RESERVED
 from jobs.audit.write import shard_name
 from jobs.machine import cpu_name
-from jobs.storage import download, exists, listing, reading, scratch, upload
+from jobs.manifest.since import resolve_since
+from jobs.manifest.sources import digest_of, freeze_sources
+from jobs.storage import exists, listing, reading, scratch, upload
 from jobs.uris import join
-from manifests.freeze import FrozenManifest, freeze, read_shard
+from manifests.filters import Filters, parse_sample
+from manifests.freeze import FrozenManifest, read_shard
 from manifests.schema import ManifestError
 
 # A footer has a hundred bytes or more a column; most are read at once.
@@ -55,7 +57,8 @@ def choose_folder(config: AuditConfig, bundle: Bundle) -> RunFolder:
         record = read_record(folder)
         if record is None or exists(folder.success):
             continue
-        if record.manifest == config.manifest and record.parts["bundle"] == bundle.digest:
+        then = (record.manifest, *record.parts["settings"].get("also", ()))
+        if then == config.manifests and record.parts["bundle"] == bundle.digest:
             return folder
     return RunFolder(config.output, date.today().isoformat(), config.name)
 
@@ -97,8 +100,9 @@ def check_same(
         if record.parts[key] != parts[key]
     ]
     then, asked = record.parts["settings"], parts["settings"]
-    differs += [f"{key}: {then.get(key)} then, {asked[key]} now" for key in asked if then.get(key) != asked[key]]
-    if record.manifest != config.manifest:
+    keys = [*asked, *(key for key in then if key not in asked)]
+    differs += [f"{key}: {then.get(key)} then, {asked.get(key)} now" for key in keys if then.get(key) != asked.get(key)]
+    if record.manifest != config.manifest:  # further ones are among the settings
         differs.insert(0, f"manifest: {record.manifest} then, {config.manifest} now")
     if differs:
         raise AuditError(
@@ -156,41 +160,38 @@ def upload_parts(frozen: Path, folder: RunFolder) -> None:
 
 
 def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:
-    """Download the manifest and freeze it into ``local/frozen``. Raises AuditError."""
-    source = local / config.manifest.rpartition("/")[2]
+    """Open the manifests and freeze them into ``local/frozen``. Raises AuditError."""
+    name = ", ".join(config.manifests)
     try:
-        download(config.manifest, source)
-        frozen = freeze(
-            source,
-            local / "frozen",
-            format=config.format,
+        frozen = freeze_sources(
+            config.manifests,
+            config.sources,
+            _filters(config, local),
+            local,
             shard_rows=config.shard_rows,
-            limit=config.limit,
             reserved=RESERVED | _INTERNAL,
         )
-    except FileNotFoundError as error:
-        raise AuditError(USAGE, f"{config.manifest}: there is no such manifest") from error
-    except IsADirectoryError as error:
-        raise AuditError(
-            USAGE, f"{config.manifest}: a folder, not a manifest; make one of it with 'line-audit manifest build'"
-        ) from error
     except ManifestError as error:
-        raise AuditError(USAGE, str(error).replace(str(source), config.manifest)) from error
-    check_carried(config.manifest, frozen, local / "frozen", local)
+        raise AuditError(USAGE, str(error)) from error
+    check_carried(name, frozen, local / "frozen", local)
     _check_allowed(config, local / "frozen" / frozen.shards[0].part)
     return frozen
+
+
+def _filters(config: AuditConfig, local: Path) -> Filters:
+    since = None if config.since is None else resolve_since(config.since, config.output, config.name, local)
+    sample = None if config.sample is None else parse_sample(config.sample)
+    return Filters(where=config.where, since=since, sample=sample, limit=config.limit)
 
 
 def source_warning(config: AuditConfig, record: RunRecord) -> list[str]:
     """A warning if the manifest was changed since it was frozen; the frozen one is used all the same."""
     with scratch() as local:
         try:
-            download(config.manifest, local / "manifest")
+            digest = digest_of(config.manifests, config.sources, local)
         except FileNotFoundError:
             return ["the manifest is gone; the run goes on with the frozen one"]
-        with open(local / "manifest", "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest == record.source_sha256:
+    if digest is None or digest == record.source_sha256:
         return []
     return ["the manifest was changed since this run began; the run goes on with the frozen one"]
 
@@ -230,7 +231,7 @@ def _footer(uri: str) -> bytes:
 
 def _check_allowed(config: AuditConfig, part: Path) -> None:
     # A manifest that lies apart from its images would commit a night of refused rows, so the first rows are tried now.
-    allowed = AllowList.of(config.manifest, config.allow)
+    allowed = config.allowed
     refused = None
     for uri in read_shard(part, 0)["uri"].to_pylist():
         if uri is None:
@@ -241,7 +242,9 @@ def _check_allowed(config: AuditConfig, part: Path) -> None:
         except NotAllowed as error:
             refused = f"{uri}: {error}"
     if refused is not None:
-        raise AuditError(USAGE, f"{config.manifest}: no image of its first rows may be read, the last: {refused}")
+        raise AuditError(
+            USAGE, f"{', '.join(config.manifests)}: no image of the first shard may be read, the last: {refused}"
+        )
 
 
 def _dates(output: str) -> set[str]:

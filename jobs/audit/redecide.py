@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.preprocess import ImageError, Limits, decode
-from jobs.access import AllowList
 from jobs.audit.commit import database
 from jobs.audit.config import AuditConfig
 from jobs.audit.fetch import FetchError, fetch
@@ -87,7 +86,7 @@ class Redecide:
         self.thresholds, self.trust_declared, self.pictured = thresholds, config.trust_declared, pictured
         self.rule = bundle.decision_rule(config.min_confidence)
         self.render = RenderSettings(folder.heatmaps, config.heatmaps)
-        self.allowed = AllowList.of(config.manifest, config.allow)
+        self.allowed = config.allowed
         self.limits, self.preprocessing = Limits(config.max_bytes, config.max_pixels), bundle.preprocessing
         self.threads = config.fetch_threads
 

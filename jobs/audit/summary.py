@@ -9,6 +9,7 @@ from rich.table import Table
 from jobs.audit.config import AuditConfig
 from jobs.audit.record import RunFolder
 from jobs.audit.run import Outcome, Preview
+from jobs.manifest.left_out import told
 from jobs.terminal import output as console
 from jobs.uris import is_local, join
 
@@ -39,6 +40,8 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     say = lambda text: console.print(text, markup=False, soft_wrap=True)  # noqa: E731
     failed = counts["status"].get("failed", 0)
     say(f"{counts['rows']:,} images: {counts['status'].get('scored', 0):,} scored, {failed:,} failed")
+    if left_out := told(record.frozen.get("left_out", {})):
+        say(f"left out of the manifest: {left_out}")
     if counts["render_errors"]:
         say(f"{counts['render_errors']} pictures could not be made; see column render_error")
     if outcome.scored_shards and record.timings.get("images_per_second"):
@@ -123,9 +126,10 @@ def print_plan(config: AuditConfig, preview: Preview) -> None:
     table = Table(title="dry run: nothing was written", title_justify="left", show_header=False)
     for key, value in (
         ("run", preview.folder.run_id),
-        ("manifest", config.manifest),
+        ("manifest", ", ".join(config.manifests)),
         ("rows", f"{frozen.rows:,}" + (f", {preview.to_do:,} to do" if preview.to_do < frozen.rows else "")),
         ("rows with problems", ", ".join(f"{n} {code}" for code, n in sorted(frozen.problems.items())) or "none"),
+        ("left out", told(frozen.left_out) or "nothing"),
         ("shards", f"{len(frozen.shards):,}"),
         ("bundle", f"{config.bundle} ({bundle.digest[:12]})"),
         ("categories", ", ".join(bundle.categories)),

@@ -12,7 +12,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from anomaly_core.bundle import Bundle
 from anomaly_core.device import Precision
 from anomaly_core.preprocess import Limits
-from jobs.access import AllowList
 from jobs.audit import exits
 from jobs.audit.config import AuditConfig
 from jobs.audit.exits import AuditError
@@ -92,7 +91,7 @@ def _receipts(
     ]
     load = LoadSettings(
         manifest_uri=folder.manifest,
-        allowed=AllowList.of(config.manifest, config.allow),
+        allowed=config.allowed,
         limits=Limits(config.max_bytes, config.max_pixels),
         preprocessing=bundle.preprocessing,
         threads=config.fetch_threads,
@@ -163,7 +162,7 @@ def _read_before(config: AuditConfig, plan: Plan, earlier: Earlier | None) -> di
     missing = set(plan.missing)
     there = [shard.index for shard in plan.frozen.shards if shard.index not in missing]
     shards = [join(plan.folder.shards, shard_name(index)) for index in reversed(there)]
-    return images_read([*([earlier.table] if earlier else []), *shards], AllowList.of(config.manifest, config.allow))
+    return images_read([*([earlier.table] if earlier else []), *shards], config.allowed)
 
 
 def _registry(bundle: Bundle, settings: ScorerSettings, read_before: dict[str, Image]) -> Any:

@@ -18,7 +18,8 @@ from jobs.cluster_session import ray_session
 from jobs.demo.archive import make_archive
 from jobs.demo.server import s3_server
 from jobs.demo.verdict import compare
-from jobs.manifest_command import build_manifest
+from jobs.manifest.build import build_manifest
+from jobs.manifest.sources import SourceOptions
 from jobs.storage import filesystem, listing, upload
 from jobs.terminal import note
 from jobs.terminal import output as console
@@ -46,8 +47,8 @@ def demo_command(output: str, backbone: str | None, form: str | None, router: st
         with step("making a manifest"):
             manifest = f"s3://{BUCKET}/manifests/{RUN_DATE}.parquet"
             pattern = "{line}/{camera}/{captured_at:%Y-%m-%d}/{captured_at:%H%M%S}_*"
-            summary = build_manifest(f"s3://{BUCKET}/archive", manifest, pattern)
-            console.print(f"{summary.rows} images, {summary.unmatched} paths outside the pattern")
+            summary = build_manifest([f"s3://{BUCKET}/archive"], manifest, SourceOptions(pattern=pattern))
+            console.print(f"{summary.written.rows} images, {summary.unmatched} paths outside the pattern")
         with step("auditing, from s3:// to s3://"):
             settings = {
                 "manifest": manifest,

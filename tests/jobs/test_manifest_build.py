@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.manifest_command import build_command, build_manifest
+from jobs.manifest.build import Built, build_manifest
+from jobs.manifest.command import Asked, build_command
+from jobs.manifest.sources import SourceOptions
+from jobs.manifest.write import Written
 from jobs.storage import exists, listing, read_bytes, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import is_local, join
-from manifests.build import BuildSummary
 from manifests.schema import ManifestError
 
 IMAGES = {
@@ -30,6 +32,14 @@ IMAGES = {
     "ünï::x.gif": b"12345",
 }
 OTHERS = ["notes.txt", "L1/thumbs.db", "L1/c1/png", "L1/a.png.part", "L1/.hidden", "manifest.parquet", "a.pngx"]
+
+
+def build_one(source: str, output: str, pattern: str | None = None) -> Built:
+    return build_manifest([source], output, SourceOptions(pattern=pattern))
+
+
+def asked(source: str, pattern: str | None = None) -> Asked:
+    return Asked((source,), None, None, None, pattern, None, None, None)
 
 
 @pytest.fixture
@@ -70,7 +80,7 @@ def expected(archive: str, **said: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_every_image_is_a_row_and_nothing_else_is(archive: str, place: str) -> None:
     output = join(place, "out", "night.parquet")
-    assert build_manifest(archive + "/", output) == BuildSummary(rows=6, unmatched=0, bytes=15)
+    assert build_one(archive + "/", output) == Built(Written(6, 0, None, {}), unmatched=0, bytes=15)
     assert rows(output) == expected(archive)
     schema = pq.read_schema(io.BytesIO(read_bytes(output)))
     assert schema.names == ["uri", "size", "etag", "last_modified"]
@@ -83,8 +93,8 @@ def test_every_image_is_a_row_and_nothing_else_is(archive: str, place: str) -> N
 
 def test_what_the_paths_say_becomes_columns(archive: str, place: str) -> None:
     output = join(place, "night.parquet")
-    summary = build_manifest(archive, output, "{line}/{camera}/{captured_at:%Y-%m-%d}/*")
-    assert summary == BuildSummary(rows=6, unmatched=3, bytes=15)
+    summary = build_one(archive, output, "{line}/{camera}/{captured_at:%Y-%m-%d}/*")
+    assert summary == Built(Written(6, 0, None, {}), unmatched=3, bytes=15)
     nothing = {"line": None, "camera": None, "captured_at": None}
     said = {
         "L1/c1/2026-03-14/a.png": {"line": "L1", "camera": "c1", "captured_at": datetime(2026, 3, 14, tzinfo=UTC)},
@@ -99,9 +109,9 @@ def test_what_the_paths_say_becomes_columns(archive: str, place: str) -> None:
 
 def test_a_manifest_is_replaced_whole_and_may_lie_in_its_own_folder(archive: str) -> None:
     output = join(archive, "night.parquet")
-    build_manifest(archive, output)
+    build_one(archive, output)
     write_bytes(join(archive, "L3", "new.png"), b"123456")
-    assert build_manifest(archive, output).rows == 7
+    assert build_one(archive, output).written.rows == 7
     assert [row["uri"] for row in rows(output)] == [f"{archive}/{name}" for name in sorted([*IMAGES, "L3/new.png"])]
 
 
@@ -112,7 +122,7 @@ def test_no_images_is_an_error_and_writes_nothing(place: str) -> None:
     for name, found in (("archive", "no images here"), ("absent", "there is nothing here, or it does not answer")):
         source = join(place, name)
         with pytest.raises(ManifestError, match=f"^{source}: {found}; give the folder or prefix"):
-            build_manifest(source, output)
+            build_one(source, output)
     assert read_bytes(output) == b"the manifest of yesterday"
 
 
@@ -121,16 +131,16 @@ def test_a_wrong_pattern_is_an_error_and_writes_nothing(place: str, pattern: str
     write_bytes(join(place, "a.png"), b"x")
     output = join(place, "night.parquet")
     with pytest.raises(ManifestError, match=r"^pattern "):
-        build_manifest(place, output, pattern)
+        build_one(place, output, pattern)
     assert not exists(output)
 
 
 def test_an_absent_bucket_is_no_access(s3: str, tmp_path: Path) -> None:
     with pytest.raises(StorageAccessError, match="bucket does not exist"):
-        build_manifest("s3://no-such-bucket/a", str(tmp_path / "m.parquet"))
+        build_one("s3://no-such-bucket/a", str(tmp_path / "m.parquet"))
     write_bytes("s3://bucket/some/a.png", b"1")
     with pytest.raises(StorageAccessError, match="bucket does not exist"):
-        build_manifest("s3://bucket/some", "s3://no-such-bucket/m.parquet")
+        build_one("s3://bucket/some", "s3://no-such-bucket/m.parquet")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,7 +148,7 @@ def test_a_name_that_is_not_unicode_is_named(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.png"))).write_bytes(b"x")
     with pytest.raises(ManifestError, match="not UTF-8"):
-        build_manifest(str(tmp_path / "in"), str(tmp_path / "m.parquet"))
+        build_one(str(tmp_path / "in"), str(tmp_path / "m.parquet"))
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
@@ -149,7 +159,7 @@ def test_links_are_listed_once_and_those_in_a_circle_end(tmp_path: Path) -> None
     (folder / "sub" / "again").symlink_to("..")
     (folder / "dangling.png").symlink_to("absent.png")
     (folder / "link.png").symlink_to("sub/a.png")
-    assert build_manifest(str(folder), str(tmp_path / "m.parquet")).rows <= 3
+    assert build_one(str(folder), str(tmp_path / "m.parquet")).written.rows <= 3
     names = [row["uri"].removeprefix(f"{folder}/") for row in rows(str(tmp_path / "m.parquet"))]
     assert names == sorted(set(names))
     assert {"sub/a.png", "link.png"} <= set(names) <= {"sub/a.png", "link.png", "dangling.png"}
@@ -157,18 +167,18 @@ def test_links_are_listed_once_and_those_in_a_circle_end(tmp_path: Path) -> None
 
 def test_the_command_says_how_it_went(archive: str, place: str, capsys: pytest.CaptureFixture[str]) -> None:
     output = join(place, "night.parquet")
-    assert build_command(archive, output, "{line}/{camera}/*/*") == 0
+    assert build_command(asked(archive, "{line}/{camera}/*/*"), output) == 0
     said = "".join(capsys.readouterr())
     assert f"6 images, 15 bytes: {output}" in said
     assert "2 paths do not match the pattern" in said
-    assert build_command(join(place, "absent"), output, None) == 2
+    assert build_command(asked(join(place, "absent")), output) == 2
     assert "there is nothing here" in "".join(capsys.readouterr())
-    assert build_command(archive, output, "{colour}") == 2
+    assert build_command(asked(archive, "{colour}"), output) == 2
     assert "unknown field 'colour'" in "".join(capsys.readouterr())
-    assert build_command("nosuch://a/b", output, None) == 2
+    assert build_command(asked("nosuch://a/b"), output) == 2
     assert "no storage for scheme 'nosuch'" in "".join(capsys.readouterr())
 
 
 def test_the_command_without_access(s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert build_command("s3://no-such-bucket/a", str(tmp_path / "m.parquet"), None) == 4
+    assert build_command(asked("s3://no-such-bucket/a"), str(tmp_path / "m.parquet")) == 4
     assert "bucket does not exist" in "".join(capsys.readouterr())

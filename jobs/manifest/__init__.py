@@ -1,0 +1,1 @@
+"""Where manifests come from, and what people ask of them."""

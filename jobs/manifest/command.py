@@ -1,0 +1,257 @@
+"""The commands of ``line-audit manifest``: what they print, and the codes they exit with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.filters import Filters, parse_sample
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.audit import exits
+from jobs.manifest.build import build_manifest
+from jobs.manifest.diff import CHANGES, diff
+from jobs.manifest.inspect import Counts, Inspection, inspect
+from jobs.manifest.left_out import told
+from jobs.manifest.names import parquet_name
+from jobs.manifest.sources import SourceOptions, freeze_sources, open_sources
+from jobs.manifest.write import Written, write_sample
+from jobs.storage import scratch, upload
+from jobs.storage_errors import StorageAccessError
+from jobs.terminal import complain, note
+from jobs.terminal import output as console
+from jobs.uris import normal
+from manifests.freeze import FrozenManifest
+from manifests.readers import ReadOptions
+from manifests.schema import ManifestError
+
+_CHECKED = {"rows", "good", "problems", "first_problems", "left_out"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the commands have in common, as it was given."""
+
+    sources: tuple[str, ...]
+    format: str | None
+    columns: str | None
+    base: str | None
+    pattern: str | None
+    inventory_date: str | None
+    where: str | None
+    sample: str | None
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """The sources in one spelling."""
+        return tuple(map(normal, self.sources))
+
+    @property
+    def options(self) -> SourceOptions:
+        """How they are read. Raises ManifestError."""
+        columns = ReadOptions.parse_map(self.columns) if self.columns is not None else {}
+        return SourceOptions(self.format, columns, self.base, self.pattern, self.inventory_date)
+
+    @property
+    def filters(self) -> Filters:
+        """Which rows are wanted. Raises ValueError."""
+        return Filters(where=self.where, sample=None if self.sample is None else parse_sample(self.sample))
+
+
+def build_command(asked: Asked, output: str) -> int:
+    """Write one Parquet manifest: 0, 3 if there were bad rows, which are not in it, 2 usage, 4 storage."""
+
+    def work() -> int:
+        found = build_manifest(asked.uris, output, asked.options, asked.filters)
+        if found.unmatched:
+            note(f"{found.unmatched:,} paths do not match the pattern; the columns that it fills are empty for them")
+        return _written(found.written, output, f", {found.bytes:,} bytes" if found.bytes is not None else "")
+
+    return _guarded(work)
+
+
+def sample_command(asked: Asked, output: str, rows: int, per: str | None) -> int:
+    """Write a manifest of some rows; exits as build."""
+
+    def work() -> int:
+        target = parquet_name(output)
+        with scratch() as local:
+            (local / "sources").mkdir()
+            source = open_sources(asked.uris, asked.options, local / "sources")
+            try:
+                found = write_sample(source.reader, source.name, asked.filters, rows, per, local / "manifest", local)
+            except ManifestError as error:
+                raise ManifestError(source.told(error)) from error
+            upload(local / "manifest", target)
+        return _written(found, output, "")
+
+    return _guarded(work)
+
+
+def inspect_command(asked: Asked, most: int, *, as_json: bool) -> int:
+    """Print what a manifest holds: 0, 2 usage, 4 storage."""
+
+    def work() -> int:
+        with _frozen(asked, asked.uris) as (frozen, parts):
+            found = inspect(frozen, parts, most)
+        if as_json:
+            console.print_json(found.model_dump_json())
+            return exits.COMMITTED
+        for table in _tables(found):
+            console.print(table)
+        _say(f"{found.rows:,} rows, {found.rows - found.good:,} of them bad")
+        if left_out := told(found.left_out):
+            _say(f"left out: {left_out}")
+        return exits.COMMITTED
+
+    return _guarded(work)
+
+
+def validate_command(asked: Asked, show: int, *, as_json: bool) -> int:
+    """Print the bad rows: 0 if there are none, 3 if there are, 2 if the manifest cannot be used, 4 storage."""
+
+    def work() -> int:
+        with _frozen(asked, asked.uris) as (frozen, parts):
+            found = inspect(frozen, parts, 1, show)
+        bad = found.rows - found.good
+        if as_json:
+            console.print_json(found.model_dump_json(include=_CHECKED))
+        else:
+            for table in (_problems(found), _first_problems(found)):
+                if table.rows:
+                    console.print(table)
+            _say(f"{found.rows:,} rows, {bad:,} of them bad" if bad else f"{found.rows:,} rows, all of them good")
+        return exits.BUDGET_EXCEEDED if bad else exits.COMMITTED
+
+    return _guarded(work)
+
+
+def diff_command(asked: Asked, output: str | None, *, as_json: bool) -> int:
+    """Print what is new, gone or changed: 0, 2 usage, 4 storage."""
+
+    def work() -> int:
+        target = None if output is None else parquet_name(output)
+        with scratch() as local:
+            sides = []
+            for number, uri in enumerate(asked.uris):
+                folder = local / f"side-{number}"
+                folder.mkdir()
+                frozen = freeze_sources((uri,), asked.options, asked.filters, folder)
+                sides.append([folder / "frozen" / part for part in frozen.parts])
+            found = diff(*sides, local, local / "differences" if target is not None else None)
+            if target is not None:
+                upload(local / "differences", target)
+        if as_json:
+            console.print_json(found.model_dump_json())
+            return exits.COMMITTED
+        table = Table(title="images since then", title_justify="left")
+        for heading in ("line", *CHANGES):
+            table.add_column(heading, justify="left" if heading == "line" else "right")
+        for line, counts in found.by_line.items():
+            table.add_row(line or "of no line", *(f"{counts[change]:,}" for change in CHANGES))
+        if table.rows:
+            console.print(table)
+        _say(f"{found.new:,} new, {found.gone:,} gone, {found.changed:,} changed, {found.same:,} the same")
+        if any(found.bad):
+            note(f"bad rows are not compared: {found.bad[0]:,} of the first manifest, {found.bad[1]:,} of the second")
+        return exits.COMMITTED
+
+    return _guarded(work)
+
+
+@contextmanager
+def _frozen(asked: Asked, uris: tuple[str, ...]) -> Iterator[tuple[FrozenManifest, list[Path]]]:
+    with scratch() as local:
+        frozen = freeze_sources(uris, asked.options, asked.filters, local)
+        yield frozen, [local / "frozen" / part for part in frozen.parts]
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except (ManifestError, ValueError) as error:
+        complain(str(error))
+        return exits.USAGE
+    except StorageAccessError as error:
+        complain(str(error))
+        return exits.NO_ACCESS
+
+
+def _written(found: Written, output: str, size: str) -> int:
+    if left_out := told(found.left_out):
+        note(f"left out: {left_out}")
+    _say(f"{found.rows:,} images{size}: {output}")
+    if not found.bad:
+        return exits.COMMITTED
+    complain(
+        f"{found.bad:,} bad rows are not in it, the first: {found.first_bad}; "
+        "line-audit manifest validate shows all of them"
+    )
+    return exits.BUDGET_EXCEEDED
+
+
+def _tables(found: Inspection) -> Iterator[Table]:
+    for name, counts in found.counts.items():
+        if counts.distinct:
+            yield _counted(name, counts)
+    if found.sizes:
+        table = Table(title=f"sizes, {found.bytes or 0:,} bytes in all", title_justify="left")
+        table.add_column("up to")
+        table.add_column("images", justify="right")
+        for end, count in found.sizes:
+            table.add_row("more" if end is None else _size(end), f"{count:,}")
+        yield table
+    if found.columns:
+        table = Table(title="further columns", title_justify="left")
+        table.add_column("column")
+        table.add_column("type")
+        for column, kind in found.columns.items():
+            table.add_row(_plain(column), kind)
+        yield table
+    if found.problems:
+        yield _problems(found)
+        yield _first_problems(found)
+
+
+def _counted(name: str, counts: Counts) -> Table:
+    more = counts.distinct - sum(value is not None for value, _ in counts.values)
+    table = Table(title=name, title_justify="left", caption=f"and {more:,} more" if more > 0 else None)
+    table.add_column(name)
+    table.add_column("images", justify="right")
+    for value, count in counts.values:
+        table.add_row("none" if value is None else _plain(value), f"{count:,}")
+    return table
+
+
+def _problems(found: Inspection) -> Table:
+    table = Table(title="problems", title_justify="left")
+    table.add_column("code")
+    table.add_column("rows", justify="right")
+    for code, count in found.problems.items():
+        table.add_row(code, f"{count:,}")
+    return table
+
+
+def _first_problems(found: Inspection) -> Table:
+    table = Table(title="bad rows, the first ones", title_justify="left")
+    for heading in ("row", "code", "problem"):
+        table.add_column(heading, overflow="fold")
+    for problem in found.first_problems:
+        table.add_row(f"{problem.row:,}", problem.code, _plain(problem.message))
+    return table
+
+
+def _size(count: int) -> str:
+    return f"{count // 2**20} MiB" if count >= 2**20 else f"{count // 2**10} KiB"
+
+
+def _plain(text: str) -> str:
+    # Names come from whoever wrote the manifest: as text, not markup.
+    return escape(text)
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,253 @@
+"""What ``--manifest`` names: a file, an S3 Inventory, a prefix, a glob, or several of them, opened as one manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from manifests.filters import Filters
+
+from jobs.inventory import fetch, is_inventory
+from jobs.storage import Entry, download, exists, is_file, listing
+from jobs.uris import is_local, join, normal, parent
+from manifests.build import BuildSummary, PathPattern, build, is_image_name
+from manifests.freeze import FrozenManifest, freeze
+from manifests.globs import split_glob
+from manifests.readers import FORMATS, ManifestReader, ReadOptions, open_manifest
+from manifests.readers.inventory import InventoryReader
+from manifests.readers.several import SeveralReader
+from manifests.schema import ManifestError
+
+PREFIX, INVENTORY = "prefix", "inventory"
+SOURCE_FORMATS = (*FORMATS, INVENTORY, PREFIX)
+_MANIFEST_SUFFIXES = (".parquet", ".pq", ".csv", ".jsonl", ".ndjson", ".csv.gz", ".jsonl.gz", ".ndjson.gz")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How sources are read.
+
+    format: one of SOURCE_FORMATS, None to detect it; prefix is what lies below a folder. columns: known column to its
+    name in the file. base: what relative uris are put behind. pattern: what the paths of a listing or an inventory say.
+    inventory_date: YYYY-MM-DD, of the inventory to take where there are several.
+    """
+
+    format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    base: str | None = None
+    pattern: str | None = None
+    inventory_date: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened manifest. name: for messages. sha256: of what was read. inventories: their readers, which count what
+    they leave out while they are read. places: local copies and what they are copies of."""
+
+    reader: ManifestReader
+    name: str
+    sha256: str
+    inventories: tuple[InventoryReader, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def passed_over(self) -> dict[str, int]:
+        """What the inventories list that is no current image, by kind, once all is read."""
+        return dict(sum((Counter(inventory.left_out) for inventory in self.inventories), Counter[str]()))
+
+    def told(self, error: Exception) -> str:
+        """The message of an error with the names that people know."""
+        return _told(str(error), self.places)
+
+
+def open_sources(uris: Sequence[str], options: SourceOptions, local: Path) -> Source:
+    """Open one manifest or several as one. local: an empty folder for copies, which must stay while it is read.
+
+    Of several, a relative uri belongs to the folder of its own manifest, unless there is a base. Raises ManifestError
+    naming what cannot be used, StorageAccessError.
+    """
+    expanded = [one for uri in uris for one in _expanded(uri, options)]
+    found = []
+    for number, uri in enumerate(expanded):
+        folder = local / str(number)
+        folder.mkdir()
+        base = options.base or (parent(uri) if len(expanded) > 1 else None)
+        found.append(_opened(uri, options, base, folder))
+    if len(found) == 1:
+        return found[0]
+    reader = SeveralReader([(one.name, one.reader) for one in found])
+    return Source(
+        reader,
+        ", ".join(uris),
+        hashlib.sha256("".join(one.sha256 for one in found).encode()).hexdigest(),
+        tuple(inventory for one in found for inventory in one.inventories),
+        {copy: uri for one in found for copy, uri in one.places.items()},
+    )
+
+
+def freeze_sources(
+    uris: Sequence[str],
+    options: SourceOptions,
+    filters: Filters,
+    local: Path,
+    *,
+    shard_rows: int | None = None,
+    reserved: frozenset[str] = frozenset(),
+) -> FrozenManifest:
+    """Open manifests and freeze them into ``local/frozen``. Raises ManifestError, StorageAccessError."""
+    copies = local / "sources"
+    copies.mkdir()
+    source = open_sources(uris, options, copies)
+    try:
+        frozen = freeze(
+            source.reader,
+            local / "frozen",
+            name=source.name,
+            source_sha256=source.sha256,
+            filters=filters,
+            shard_rows=shard_rows,
+            reserved=reserved,
+        )
+    except ManifestError as error:
+        raise ManifestError(source.told(error)) from error
+    return replace(frozen, left_out={**frozen.left_out, **source.passed_over()})
+
+
+def digest_of(uris: Sequence[str], options: SourceOptions, local: Path) -> str | None:
+    """What the sha256 of these sources is now; None if it cannot be compared, because a listing is of its moment.
+
+    Raises FileNotFoundError, StorageAccessError.
+    """
+    if options.format in (PREFIX, INVENTORY) or len(uris) > 1 or _pattern(uris[0]) is not None:
+        return None
+    copy = local / "copy"
+    try:
+        download(uris[0], copy)
+    except IsADirectoryError:
+        return None
+    with open(copy, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_listed(uri: str, options: SourceOptions) -> bool:
+    """Whether a source is a listing of images, not a file or an inventory."""
+    if _pattern(uri) is not None:
+        return not uri.lower().endswith(_MANIFEST_SUFFIXES) or options.format == PREFIX
+    if options.format is not None:
+        return options.format == PREFIX
+    return not uri.lower().endswith(_MANIFEST_SUFFIXES) and not is_inventory(uri) and not is_file(uri)
+
+
+def list_images(source: str, pattern: str | None, output: Path) -> BuildSummary:
+    """Write a Parquet manifest of the images below a folder or prefix, or of those that a glob matches.
+
+    pattern: what paths below the folder say. Raises ManifestError if there are no images or a pattern is wrong,
+    StorageAccessError.
+    """
+    found = _pattern(source)
+    if found is not None:
+        if pattern is not None:
+            raise ManifestError(f"{source}: is a pattern itself; write its fields there, such as {{line}}/*.png")
+        base, text = found
+        wild = PathPattern(text, wildcards=True)
+        entries = [] if is_local(base) and not exists(base) else listing(base)
+        summary = build(map(asdict, (e for e in entries if _is_image(e) and wild.match(e.relative_path))), output, wild)
+        if summary.rows == 0:
+            raise ManifestError(f"{source}: no image matches; below {base} there is {_example(base)}")
+        return summary
+    fields = PathPattern(pattern) if pattern is not None else None
+    first: list[str] = []
+    summary = build(map(asdict, _images(listing(source), first)), output, fields)
+    if summary.rows == 0:
+        said = "no images here" if exists(source) else "there is nothing here, or it does not answer"
+        raise ManifestError(f"{source}: {said}; give the folder or prefix that holds the images")
+    if summary.unmatched == summary.rows:
+        raise ManifestError(f"pattern {pattern!r}: no path below {source} matches, the first is {first[0]!r}")
+    return summary
+
+
+def _opened(uri: str, options: SourceOptions, base: str | None, folder: Path) -> Source:
+    if is_listed(uri, options):
+        return _listed(uri, options.pattern, folder)
+    if options.format == INVENTORY or (options.format is None and is_inventory(uri)):
+        return _inventory(uri, options, folder)
+    copy = folder / (uri.rpartition("/")[2] or "manifest")
+    places = {str(copy): uri}
+    try:
+        download(uri, copy)
+    except IsADirectoryError as error:
+        raise ManifestError(f"{uri}: a folder, not a file; what lies below it is read with --format prefix") from error
+    except FileNotFoundError as error:
+        raise ManifestError(f"{uri}: there is no such manifest") from error
+    if options.pattern is not None:
+        raise ManifestError(f"{uri}: a pattern is for a prefix or an S3 Inventory; a file has columns")
+    with open(copy, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        reader = open_manifest(copy, options.format, ReadOptions(options.columns, base))
+    except ManifestError as error:
+        raise ManifestError(_told(str(error), places)) from error
+    return Source(reader, uri, digest, (), places)
+
+
+def _listed(uri: str, pattern: str | None, folder: Path) -> Source:
+    copy = folder / "listing.parquet"
+    list_images(uri, pattern, copy)
+    with open(copy, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Source(open_manifest(copy, "parquet"), uri, digest, (), {str(copy): uri})
+
+
+def _inventory(uri: str, options: SourceOptions, folder: Path) -> Source:
+    if options.columns:
+        raise ManifestError(f"{uri}: an S3 Inventory has columns of its own; a mapping is for other formats")
+    found = fetch(uri, folder, options.inventory_date)
+    pattern = PathPattern(options.pattern) if options.pattern is not None else None
+    reader = InventoryReader(found.inventory, list(found.files), pattern)
+    places = {str(path): f"{found.uri}, data file {number}" for number, path in enumerate(found.files, 1)}
+    return Source(reader, found.uri, found.sha256, (reader,), places)
+
+
+def _expanded(uri: str, options: SourceOptions) -> list[str]:
+    """A glob of manifests is all of them, in order; anything else stays."""
+    found = _pattern(uri)
+    if found is None or not uri.lower().endswith(_MANIFEST_SUFFIXES) or options.format == PREFIX:
+        return [uri]
+    base, text = found
+    wild = PathPattern(text, wildcards=True)
+    if wild.fields:
+        raise ManifestError(f"{uri}: fields such as {{line}} are for paths of images; write * for manifests")
+    matching = [normal(join(base, entry.relative_path)) for entry in listing(base) if wild.match(entry.relative_path)]
+    if not matching:
+        raise ManifestError(f"{uri}: no manifest matches; below {base} there is {_example(base)}")
+    return matching
+
+
+def _pattern(uri: str) -> tuple[str, str] | None:
+    """As split_glob, but a name that is there as it is written is no glob."""
+    found = split_glob(uri)
+    return None if found is None or exists(uri) else found
+
+
+def _images(entries: Iterable[Entry], first: list[str]) -> Iterator[Entry]:
+    for entry in filter(_is_image, entries):
+        if not first:
+            first.append(entry.relative_path)
+        yield entry
+
+
+def _is_image(entry: Entry) -> bool:
+    return is_image_name(entry.relative_path)
+
+
+def _example(base: str) -> str:
+    entry = next(iter(listing(base)), None)
+    return "nothing" if entry is None else f"for instance {entry.relative_path!r}"
+
+
+def _told(message: str, places: Mapping[str, str]) -> str:
+    for copy, uri in places.items():
+        message = message.replace(copy, uri)
+    return message

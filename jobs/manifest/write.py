@@ -1,0 +1,102 @@
+"""Rows of manifests of any format, written as one Parquet manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from manifests.filters import Filters, Selection, Taken
+
+from manifests.readers import ManifestReader
+from manifests.schema import KNOWN_COLUMNS, ManifestError
+
+MEMORY = "512MB"
+
+
+@dataclass
+class Written:
+    """rows: written; bad: rows with a problem, which no manifest can hold as they were; first_bad: what is wrong with
+    the first; left_out: rows by the filter that left them out."""
+
+    rows: int
+    bad: int
+    first_bad: str | None
+    left_out: dict[str, int]
+
+
+def write_manifest(reader: ManifestReader, name: str, filters: Filters, output: Path, work: Path) -> Written:
+    """Write the good rows of a manifest that the filters leave. name: for messages; work: a folder of our own.
+
+    Raises ManifestError if none is left.
+    """
+    selection = Selection(filters, reader.schema_extras, name, work)
+    written = _write(selection(reader.batches()), reader.schema_extras, output)
+    if not written.rows and not written.bad:
+        raise selection.none_left(name)
+    written.left_out = selection.left_out
+    return written
+
+
+def write_sample(
+    reader: ManifestReader, name: str, filters: Filters, rows: int, per: str | None, output: Path, work: Path
+) -> Written:
+    """Write so many of the good rows that the filters leave, chosen by the names of their images.
+
+    per: column of which each value gets so many. The manifest is read twice. Raises ManifestError if none is left.
+    """
+    chosen = _chosen(reader, name, filters, rows, per, work)
+    if not len(chosen):
+        raise ManifestError(f"{name}: no good row is left to take; see line-audit manifest inspect")
+    again = Selection(filters, reader.schema_extras, name, work)
+    some = (Taken(*(part.filter(pc.is_in(taken.row, chosen)) for part in taken)) for taken in again(reader.batches()))
+    written = _write(some, reader.schema_extras, output)
+    written.left_out = again.left_out
+    return written
+
+
+def _write(taken: Iterator[Taken], extras: pa.Schema, output: Path) -> Written:
+    schema = pa.schema([*KNOWN_COLUMNS, *extras])
+    written = Written(0, 0, None, {})
+    with pq.ParquetWriter(output, schema, compression="zstd") as writer:
+        for one in taken:
+            good = pc.is_null(one.batch["problem_code"])
+            bad = one.batch["problem_message"].filter(pc.invert(good))
+            written.bad += len(bad)
+            if len(bad) and written.first_bad is None:
+                written.first_bad = bad[0].as_py()
+            writer.write_batch(one.batch.filter(good).select(schema.names))
+            written.rows += len(one.batch) - len(bad)
+    return written
+
+
+def _chosen(reader: ManifestReader, name: str, filters: Filters, rows: int, per: str | None, work: Path) -> pa.Array:
+    """Numbers of the rows to take, int64."""
+    selection = Selection(filters, reader.schema_extras, name, work)
+    schema = pa.schema([("row", pa.int64()), ("image_id", pa.string()), ("per", pa.string())])
+    path = work / "names.parquet"
+    with pq.ParquetWriter(path, schema, compression="lz4") as writer:
+        for taken in selection(reader.batches()):
+            by = pa.nulls(len(taken.batch), pa.string()) if per is None else taken.batch[per]
+            columns = pa.RecordBatch.from_arrays([taken.row, taken.name, by], schema=schema)
+            writer.write_batch(columns.filter(pc.is_null(taken.batch["problem_code"])))
+    # Of an image that is listed twice the first row; names are as good as random, and stay what they are.
+    query = """
+        SELECT row FROM (
+            SELECT image_id, min(row) AS row, min_by(per, row) AS per FROM read_parquet($path) GROUP BY image_id
+        )
+        QUALIFY row_number() OVER (PARTITION BY per ORDER BY image_id) <= $rows
+        ORDER BY row
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": MEMORY,
+        "threads": 2,
+        "temp_directory": str(work / "spill"),
+    }
+    with duckdb.connect(config=config) as connection:
+        found = connection.sql(query, params={"path": str(path), "rows": rows}).to_arrow_table()
+    return found["row"].combine_chunks()
