@@ -26,7 +26,7 @@ from jobs.audit.write import shard_name
 from jobs.machine import cpu_name
 from jobs.storage import download, exists, listing, reading, scratch, upload
 from jobs.uris import join
-from manifests.freeze import FrozenManifest, freeze, read_shard
+from manifests.freeze import Filters, FrozenManifest, freeze_file, read_shard
 from manifests.schema import ManifestError
 
 # A footer has a hundred bytes or more a column; most are read at once.
@@ -160,12 +160,12 @@ def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:
     source = local / config.manifest.rpartition("/")[2]
     try:
         download(config.manifest, source)
-        frozen = freeze(
+        frozen = freeze_file(
             source,
             local / "frozen",
             format=config.format,
             shard_rows=config.shard_rows,
-            limit=config.limit,
+            filters=Filters(limit=config.limit),
             reserved=RESERVED | _INTERNAL,
         )
     except FileNotFoundError as error:
@@ -229,7 +229,7 @@ def _footer(uri: str) -> bytes:
 
 
 def _check_allowed(config: AuditConfig, part: Path) -> None:
-    # A manifest that lies apart from its images would commit a night of refused rows, so the first rows are tried now.
+    # A manifest that lies apart from its images would commit a night of refused rows, so the first shard is tried now.
     allowed = AllowList.of(config.manifest, config.allow)
     refused = None
     for uri in read_shard(part, 0)["uri"].to_pylist():
@@ -241,7 +241,7 @@ def _check_allowed(config: AuditConfig, part: Path) -> None:
         except NotAllowed as error:
             refused = f"{uri}: {error}"
     if refused is not None:
-        raise AuditError(USAGE, f"{config.manifest}: no image of its first rows may be read, the last: {refused}")
+        raise AuditError(USAGE, f"{config.manifest}: no image of its first shard may be read, the last: {refused}")
 
 
 def _dates(output: str) -> set[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from manifests.freeze import freeze
+from manifests.freeze import freeze_file
 from manifests.readers import detect_format
 from manifests.schema import image_id
 from tests.manifests.conftest import Frozen
@@ -19,7 +19,7 @@ SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
 @pytest.fixture(params=["parquet", "csv", "jsonl"])
 def sample(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Frozen]:
     source = SAMPLES / f"manifest.{request.param}"
-    return request.param, Frozen(tmp_path / "frozen", freeze(source, tmp_path / "frozen"))
+    return request.param, Frozen(tmp_path / "frozen", freeze_file(source, tmp_path / "frozen"))
 
 
 def test_six_rows_each_in_order_and_with_the_known_first_row(sample: tuple[str, Frozen]) -> None:
