@@ -10,86 +10,123 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.duplicates import find_duplicates
+from manifests.filters import Filters, Selection, Taken
 from manifests.frozen import FrozenManifest, Shard, parts_digest, shard_plan
-from manifests.readers import open_manifest
-from manifests.schema import (
-    DUPLICATE,
-    KNOWN_COLUMNS,
-    MALFORMED_VALUE,
-    ManifestError,
-    check_names,
-    frozen_schema,
-    image_id,
-    row_id,
-)
+from manifests.readers import ManifestReader, open_manifest
+from manifests.schema import DUPLICATE, KNOWN_COLUMNS, ManifestError, check_names, frozen_schema
+from manifests.spread import Spool, in_shards
 
-__all__ = ["FrozenManifest", "Shard", "freeze", "read_shard", "refreeze", "shard_plan"]
+__all__ = ["Filters", "FrozenManifest", "Shard", "freeze", "freeze_file", "read_shard", "refreeze", "shard_plan"]
 
 # Their pictures are 37 MB: a machine of 16 cores has that many in its object store at once.
 MOST_SHARD_ROWS = 256
 _IDS = pa.schema([pa.field("row", pa.int64()), pa.field("image_id", pa.string())])
+_EVERYTHING = Filters()
 
 
 def freeze(
+    reader: ManifestReader,
+    output: Path,
+    *,
+    name: str,
+    source_sha256: str,
+    filters: Filters = _EVERYTHING,
+    shard_rows: int | None = None,
+    reserved: frozenset[str] = frozenset(),
+) -> FrozenManifest:
+    """Write a manifest into the folder `output` as part-00000.parquet, ..., with rows from all over it in every shard.
+
+    Each part has `frozen_schema(extras)`, one row group per shard, at most 64 of them. Of n shards, the k-th row
+    that is taken is in shard k mod n, and the rows of a shard are in source order. The same source and settings give
+    the same bytes, hence the same digest. name: of the manifest, for messages; source_sha256: what tells whether it
+    is the same again; filters: which rows are taken; shard_rows: most rows of a shard, None for a sixteenth of the
+    manifest but 16 to 256; reserved: names that further columns must not have.
+
+    Raises ManifestError if the manifest as a whole cannot be used (a bad row is a row with a problem_code), or no row
+    of it is left, FileExistsError if `output` has parts already, ValueError for a shard_rows below 1.
+    """
+    if shard_rows is not None and shard_rows < 1:
+        raise ValueError(f"shard_rows must be at least 1, not {shard_rows}")
+    _make_empty(output)
+    check_names(name, reader.schema_extras, reserved - set(KNOWN_COLUMNS.names))
+    schema = frozen_schema(reader.schema_extras)
+    # Beside the output, because there is room there; the default place may be memory.
+    with tempfile.TemporaryDirectory(prefix=".freeze-", dir=output.absolute().parent) as folder:
+        work = Path(folder)
+        selection = Selection(filters, reader.schema_extras, name, work)
+        spool = _spool(selection(reader.batches()), schema, work, name)
+        if spool.rows == 0:
+            raise selection.none_left(name)
+        shards = shard_plan(spool.rows, _count(spool.rows, shard_rows))
+        ordered = in_shards(_marked(spool, work), schema, len(shards), spool.bytes, work)
+        problems, places = _write_parts(ordered, output, shards)
+    return _frozen(output, shards, source_sha256, problems, places, selection.left_out)
+
+
+def freeze_file(
     source: Path,
     output: Path,
     *,
     format: str | None = None,
+    filters: Filters = _EVERYTHING,
     shard_rows: int | None = None,
-    limit: int | None = None,
     reserved: frozenset[str] = frozenset(),
 ) -> FrozenManifest:
-    """Write the manifest `source` into the folder `output` as part-00000.parquet, ..., rows in source order.
-
-    Each has `frozen_schema(extras)`, one row group per shard, at most 64 of them. The same source and
-    settings give the same bytes, hence the same digest. shard_rows: rows of a shard, None for a sixteenth of
-    the manifest but 16 to 256; limit: only so many rows from the start; reserved: names that further columns
-    must not have.
-
-    Raises ManifestError if the manifest as a whole cannot be used (a bad row is a row with a problem_code),
-    FileExistsError if `output` has parts already, ValueError for a shard_rows or limit below 1.
-    """
-    for name, number in (("shard_rows", shard_rows), ("limit", limit)):
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, not {number}")
-    _make_empty(output)
+    """`freeze` for a manifest that is one file. Raises ManifestError also if it is written to meanwhile."""
     before = _state(source)
     with open(source, "rb") as file:
         source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    # Beside the output, because there is room there; the default place may be memory.
-    with tempfile.TemporaryDirectory(prefix=".freeze-", dir=output.absolute().parent) as folder:
-        work = Path(folder)
-        rows = _spool(source, work, format, limit, reserved)
-        if _state(source) != before:
-            raise ManifestError(f"{source}: was written to while it was read; copy it first and freeze the copy")
-        if rows == 0:
-            raise ManifestError(f"{source}: the manifest has no rows; check how it was made")
-        shards = shard_plan(rows, shard_rows or _shard_rows(rows))
-        with pq.ParquetFile(work / "rows.parquet") as spool:
-            problems = _write_parts(_marked(spool, work), output, shards)
-    return _frozen(output, shards, source_sha256, problems)
+    return freeze(
+        _Unchanged(open_manifest(source, format), source, before),
+        output,
+        name=str(source),
+        source_sha256=source_sha256,
+        filters=filters,
+        shard_rows=shard_rows,
+        reserved=reserved,
+    )
 
 
 def refreeze(batches: Iterable[pa.RecordBatch], output: Path, rows: int, source: FrozenManifest) -> FrozenManifest:
     """Write so many rows of a frozen manifest, ``source``, into the folder ``output`` as one of their own.
 
-    They keep their place in the manifest (column row) and get other shards. Raises FileExistsError as ``freeze``.
+    They keep their place in the manifest (column row) and get other shards, in the order in which they come. Raises
+    FileExistsError as ``freeze``.
     """
     _make_empty(output)
-    shards = shard_plan(rows, _shard_rows(rows))
-    return _frozen(output, shards, source.source_sha256, _write_parts(iter(batches), output, shards))
+    shards = shard_plan(rows, _count(rows, None))
+    return _frozen(output, shards, source.source_sha256, *_write_parts(iter(batches), output, shards), {})
 
 
-def _shard_rows(rows: int) -> int:
-    return min(max(-(-rows // 16), 16), MOST_SHARD_ROWS)
+class _Unchanged:
+    """A reader whose rows were all read before its file was written to."""
+
+    def __init__(self, reader: ManifestReader, source: Path, before: tuple[int, int, int]):
+        self.schema_extras = reader.schema_extras
+        self._reader, self._source, self._before = reader, source, before
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._reader.batches():
+            self._check()
+            yield batch
+        self._check()
+
+    def _check(self) -> None:
+        if _state(self._source) != self._before:
+            raise ManifestError(f"{self._source}: was written to while it was read; copy it first and freeze the copy")
+
+
+def _count(rows: int, shard_rows: int | None) -> int:
+    """How many shards so many rows make."""
+    return -(-rows // (shard_rows or min(max(-(-rows // 16), 16), MOST_SHARD_ROWS)))
 
 
 def _make_empty(output: Path) -> None:
@@ -98,11 +135,18 @@ def _make_empty(output: Path) -> None:
         raise FileExistsError(f"{output} holds a frozen manifest already; freeze into an empty folder")
 
 
-def _frozen(output: Path, shards: tuple[Shard, ...], source_sha256: str, problems: dict[str, int]) -> FrozenManifest:
+def _frozen(
+    output: Path,
+    shards: tuple[Shard, ...],
+    source_sha256: str,
+    problems: dict[str, int],
+    places: tuple[int, int, int],
+    left_out: dict[str, int],
+) -> FrozenManifest:
     schema = pq.read_schema(output / shards[0].part)
-    extras = [field.remove_metadata() for field in list(schema)[len(frozen_schema(pa.schema([]))) :]]
-    rows = sum(shard.rows for shard in shards)
-    return FrozenManifest(rows, shards, pa.schema(extras), source_sha256, _digest(output, shards), problems)
+    extras = pa.schema([field.remove_metadata() for field in list(schema)[len(frozen_schema(pa.schema([]))) :]])
+    rows, digest = sum(shard.rows for shard in shards), _digest(output, shards)
+    return FrozenManifest(rows, shards, extras, source_sha256, digest, problems, left_out, places)
 
 
 def read_shard(file: BinaryIO | Path, row_group: int) -> pa.Table:
@@ -111,46 +155,28 @@ def read_shard(file: BinaryIO | Path, row_group: int) -> pa.Table:
         return part.read_row_group(row_group)
 
 
-def _spool(source: Path, work: Path, format: str | None, limit: int | None, reserved: frozenset[str]) -> int:
-    """Read the source once, into work/rows.parquet, and the names of its good rows into work/ids.parquet."""
-    reader = open_manifest(source, format)
-    check_names(source, reader.schema_extras, reserved - set(KNOWN_COLUMNS.names))
-    schema = frozen_schema(reader.schema_extras)
-    rows = 0
-    with ExitStack() as stack:
-        try:
-            spool = stack.enter_context(pq.ParquetWriter(work / "rows.parquet", schema, compression="lz4"))
-        except pa.ArrowNotImplementedError as error:
-            raise ManifestError(f"{source}: a column's type cannot be written ({error}); cast or drop it") from error
-        ids = stack.enter_context(pq.ParquetWriter(work / "ids.parquet", _IDS, compression="lz4"))
-        for batch in reader.batches():
-            if limit is not None and rows + len(batch) > limit:
-                batch = batch.slice(0, limit - rows)
-            number = pa.array(range(rows, rows + len(batch)), pa.int64())
-            names = pa.array(_names(batch, rows), pa.string())
-            place = [number, pa.nulls(len(batch), pa.int32()), names]
-            spool.write_batch(pa.RecordBatch.from_arrays([*place, *batch.columns], schema=schema))
-            good = pa.RecordBatch.from_arrays([number, names], schema=_IDS).filter(batch["problem_code"].is_null())
-            ids.write_batch(good)
-            rows += len(batch)
-            if rows == limit:
-                break
-    return rows
+def _spool(taken: Iterator[Taken], schema: pa.Schema, work: Path, name: str) -> Spool:
+    """Read the source once, into a file below work, and the names of its good rows into work/ids.parquet."""
+    try:
+        pq.ParquetWriter(pa.BufferOutputStream(), schema).close()
+    except pa.ArrowNotImplementedError as error:
+        raise ManifestError(f"{name}: a column's type cannot be written ({error}); cast or drop it") from error
+    ids = pq.ParquetWriter(work / "ids.parquet", _IDS, compression="lz4")
+    with Spool(work / "rows", schema) as spool, ids:
+        for row, image, batch in taken:
+            place = [row, pa.nulls(len(batch), pa.int32()), image]
+            spool.write(pa.RecordBatch.from_arrays([*place, *batch.columns], schema=schema))
+            names = pa.RecordBatch.from_arrays([row, image], schema=_IDS)
+            ids.write_batch(names.filter(batch["problem_code"].is_null()))
+    return spool
 
 
-def _names(batch: pa.RecordBatch, start: int) -> list[str]:
-    known = [batch[name].to_pylist() for name in ("uri", "version_id", "etag", "problem_code", "problem_message")]
-    return [
-        # A row with a bad time still names an image; of the other problems each is one of the uri or may be.
-        image_id(uri, version, etag)
-        if uri and code in (None, MALFORMED_VALUE)
-        else row_id(i, (uri, version, etag, code, message))
-        for i, (uri, version, etag, code, message) in enumerate(zip(*known, strict=True), start)
-    ]
-
-
-def _write_parts(batches: Iterator[pa.RecordBatch], output: Path, shards: tuple[Shard, ...]) -> dict[str, int]:
+def _write_parts(
+    batches: Iterator[pa.RecordBatch], output: Path, shards: tuple[Shard, ...]
+) -> tuple[dict[str, int], tuple[int, int, int]]:
+    """Cut the batches into shards, in their order. Returns rows by problem code, and first, last and sum of row."""
     problems: Counter[str] = Counter()
+    firsts, lasts, sums = [], [], []
     writer: pq.ParquetWriter | None = None
     try:
         for shard, table in zip(shards, _cut(batches, shards), strict=True):
@@ -160,27 +186,31 @@ def _write_parts(batches: Iterator[pa.RecordBatch], output: Path, shards: tuple[
                 writer = pq.ParquetWriter(output / shard.part, table.schema, compression="zstd")
             assert writer is not None
             writer.write_table(table, row_group_size=shard.rows)
-            problems.update(code for code in table["problem_code"].to_pylist() if code is not None)
+            problems.update(table["problem_code"].drop_null().to_pylist())
+            rows = table["row"].to_numpy()
+            firsts.append(int(rows.min()))
+            lasts.append(int(rows.max()))
+            sums.append(int(rows.sum()))
     finally:
         if writer is not None:
             writer.close()
-    return dict(sorted(problems.items()))
+    return dict(sorted(problems.items())), (min(firsts), max(lasts), sum(sums))
 
 
-def _marked(spool: pq.ParquetFile, work: Path) -> Iterator[pa.RecordBatch]:
+def _marked(spool: Spool, work: Path) -> Iterator[pa.RecordBatch]:
     """The spooled rows, with the duplicates marked."""
     duplicates = find_duplicates(work / "ids.parquet", work)
     ahead = next(duplicates, None)
-    start = 0
-    for batch in spool.iter_batches(batch_size=8192):
+    for batch in spool.read():
+        last = batch["row"][-1].as_py()
         found: dict[int, int] = {}
-        while ahead is not None and ahead[0] < start + len(batch):
-            found[ahead[0] - start] = ahead[1]
+        while ahead is not None and ahead[0] <= last:
+            found[ahead[0]] = ahead[1]
             ahead = next(duplicates, None)
-        start += len(batch)
         if found:
+            at = np.searchsorted(batch["row"].to_numpy(), list(found)).tolist()
             codes, messages = batch["problem_code"].to_pylist(), batch["problem_message"].to_pylist()
-            for i, first in found.items():
+            for i, first in zip(at, found.values(), strict=True):
                 codes[i], messages[i] = DUPLICATE, f"same uri and version as row {first}"
             for name, values in (("problem_code", codes), ("problem_message", messages)):
                 batch = batch.set_column(batch.schema.get_field_index(name), name, pa.array(values, pa.string()))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 TIME = pa.timestamp("us", tz="UTC")
 KNOWN_COLUMNS: pa.Schema = pa.schema(
@@ -27,6 +27,8 @@ TYPED_EXTRAS: pa.Schema = pa.schema(
 
 _PLACE = (pa.field("row", pa.int64()), pa.field("shard", pa.int32()), pa.field("image_id", pa.string()))
 PROBLEM_COLUMNS = (pa.field("problem_code", pa.string()), pa.field("problem_message", pa.string()))
+# What a row without a usable uri is named after.
+_NAMING = ("uri", "version_id", "etag", "problem_code", "problem_message")
 
 EMPTY_URI = "empty_uri"
 MALFORMED_ROW = "malformed_row"
@@ -83,7 +85,19 @@ def row_id(row: int, content: Iterable[object]) -> str:
     return _digest("\0".join(["", "row", str(row), *("" if value is None else str(value) for value in content)]))
 
 
-def check_names(source: Path, extras: pa.Schema, reserved: frozenset[str]) -> None:
+def row_names(batch: pa.RecordBatch, rows: Sequence[int]) -> list[str]:
+    """The names of a reader's rows, which are at these positions in the source: `image_id`, else `row_id`."""
+    known = [batch[name].to_pylist() for name in ("uri", "version_id", "etag")]
+    names = [image_id(uri or "", version, etag) for uri, version, etag in zip(*known, strict=True)]
+    bad = pc.indices_nonzero(batch["problem_code"].is_valid())
+    for i, row in zip(bad.to_pylist(), batch.select(list(_NAMING)).take(bad).to_pylist(), strict=True):
+        # A row with a bad time still names an image; of the other problems each is one of the uri or may be.
+        if not row["uri"] or row["problem_code"] != MALFORMED_VALUE:
+            names[i] = row_id(rows[i], (row[name] for name in _NAMING))
+    return names
+
+
+def check_names(source: str, extras: pa.Schema, reserved: frozenset[str]) -> None:
     """Refuse columns that could not stand beside those of the frozen manifest and of the results.
 
     Case does not count, because the query engines that read the results ignore it. Raises ManifestError.

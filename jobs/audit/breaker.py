@@ -35,7 +35,7 @@ ASKED_IN_SILENCE = 2
 # Rows of a storage that never gave anything, among others that did, which a silent process waits for to their end:
 # with the usual time limits, five minutes each.
 FEW = 4
-# How long a process remembers that the first images of other shards could not be read either.
+# How long a process remembers that the images of other shards could not be read either.
 REMEMBER_SECONDS = 300.0
 _refused: dict[str, tuple[float, list[str | None]]] = {}
 
@@ -46,7 +46,7 @@ class Breaker:
     A shard with such rows goes on only if its storage (the bucket, the host, the disk), asked after the last of them,
     gives an image that this run has read before, by whichever worker and in whichever start. Had the run been locked
     out while the shard was loaded, and for good, the shard is not written. If no such image is known, or it is refused
-    for its own sake, the first images of other shards are tried; if none can be read either, few rows of one storage
+    for its own sake, the images of other shards are tried; if none can be read either, few rows of one storage
     among several are failed rows, and all else is a locked door: a run that has read nothing at all, or IN_A_ROW images
     that were refused.
 
@@ -132,7 +132,7 @@ class Breaker:
         return place not in self._doubts or bool(self._read or self._known())
 
     def _of_other_shards(self, place: str, proof: Image | None) -> list[str | None]:
-        """How their first images answer, until one can be read or it is clear that nobody answers."""
+        """How their images answer, until one can be read or it is clear that nobody answers."""
         when, answers = _refused.get(place, (0.0, []))
         if answers and time.monotonic() - when < REMEMBER_SECONDS:
             return answers

@@ -173,14 +173,18 @@ def _batches(
 
 
 def _check_balance(connection: duckdb.DuckDBPyConnection, record: RunRecord, frozen: FrozenManifest) -> None:
+    # What filters left out are gaps, so the last place and the number of rows do not tell which ones there are.
+    places = frozen.places or (0, frozen.rows - 1, frozen.rows * (frozen.rows - 1) // 2)
     found = connection.execute(
-        "SELECT count(*), count(DISTINCT row), coalesce(min(row), 0), coalesce(max(row), -1) FROM rows"
+        "SELECT count(*), count(DISTINCT row), coalesce(min(row), 0), coalesce(max(row), -1), coalesce(sum(row), 0) "
+        "FROM rows"
     ).fetchone()
-    if found != (frozen.rows, frozen.rows, 0, frozen.rows - 1):
+    planned = (frozen.rows, frozen.rows, *places)
+    if found != planned:
         raise AuditError(
             FAILED,
             f"run {record.run_id} does not balance: {frozen.rows} manifest rows, but the shards hold (rows, distinct, "
-            f"first, last) = {found}; nothing was published",
+            f"first, last, sum of places) = {found} and not {planned}; nothing was published",
         )
 
 

@@ -99,15 +99,19 @@ def forecast(
 
 
 def _sample(frozen: FrozenManifest, parts: Path) -> list[dict[str, str]]:
-    """Some rows of shards all over the manifest, without those that cannot be read at all."""
+    """Some rows all over the manifest, without those that cannot be read at all."""
     step = max(1, len(frozen.shards) // SAMPLE)
     shards = frozen.shards[::step][:SAMPLE]
     each = -(-SAMPLE // len(shards))
     rows: list[dict[str, str]] = []
-    for shard in shards:
+    for number, shard in enumerate(shards):
         table = read_shard(parts / shard.part, shard.row_group).select(["uri", "version_id", "etag", "problem_code"])
-        rows += [row for row in table.to_pylist() if row["problem_code"] is None][:each]
-    return rows[:SAMPLE]
+        good = [row for row in table.to_pylist() if row["problem_code"] is None]
+        # The first rows of all shards are the first ones of the manifest, so each is asked for others.
+        places = {int((i + number / len(shards)) * len(good) / each) for i in range(each)}
+        rows += [good[place] for place in sorted(places)] if good else []
+    count = min(SAMPLE, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]
 
 
 def _model_seconds_where_the_device_is(bundle: Bundle, device: str, *rest: Any) -> float:

@@ -25,7 +25,7 @@ from jobs.audit.child import DecodingChild
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import Meter
 from jobs.audit.orphans import end_with_parent
-from jobs.audit.proofs import Image, first_images
+from jobs.audit.proofs import Image, some_images
 from jobs.audit.turns import turn
 from jobs.storage import reading
 from jobs.uris import join
@@ -33,7 +33,7 @@ from manifests.freeze import read_shard
 
 # Images that are decoded in one turn: about as long as the other stages' turns.
 DECODED_AT_ONCE = 3
-# Of other parts, whose first images may show that a storage is open to us.
+# Of other parts, whose images may show that a storage is open to us.
 SHARDS_ELSEWHERE = 64
 
 LOADED = (
@@ -50,7 +50,7 @@ LOADED = (
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """What the load stage needs to know of the run. others: URIs of parts whose first images serve as proof."""
+    """What the load stage needs to know of the run. others: URIs of parts whose images serve as proof."""
 
     manifest_uri: str
     allowed: AllowList
@@ -107,10 +107,10 @@ class Load:
         return rows
 
     def _elsewhere(self, part: str) -> Iterator[Image]:
-        """The first images of the other shards, some of every part: a whole part may be of one line."""
+        """Images of the other shards, some of every part."""
         others = [other for other in self.settings.others if other != part]
-        yield from first_images([part])
-        yield from first_images(others, max(1, SHARDS_ELSEWHERE // max(1, len(others))))
+        yield from some_images([part])
+        yield from some_images(others, max(1, SHARDS_ELSEWHERE // max(1, len(others))))
 
     def _images(
         self, rows: list[dict[str, Any]], careful: bool, waiting: Callable[[], None]

@@ -230,7 +230,7 @@ def _footer(uri: str) -> bytes:
 
 
 def _check_allowed(config: AuditConfig, part: Path) -> None:
-    # A manifest that lies apart from its images would commit a night of refused rows, so the first rows are tried now.
+    # A manifest that lies apart from its images would commit a night of refused rows, so the first shard is tried now.
     allowed = config.allowed
     refused = None
     for uri in read_shard(part, 0)["uri"].to_pylist():

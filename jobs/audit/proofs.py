@@ -20,6 +20,8 @@ from jobs.uris import path_of, scheme_of
 Image = tuple[str, str | None]  # uri and version
 # So many shards of an earlier start are looked into, the last ones first: a storage that they do not name gave little.
 MOST_FILES = 64
+# Multiples of it, without their whole numbers, are spread evenly however many there are.
+GOLDEN = 0.618034
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,20 @@ def is_disk(place: str) -> bool:
     return "://" not in place
 
 
-def first_images(parts: Sequence[str], most: int | None = None) -> Iterator[Image]:
-    """The first image of every shard in some parts of a frozen manifest, by their URIs; of so many shards of each."""
+def some_images(parts: Sequence[str], most: int | None = None) -> Iterator[Image]:
+    """An image of every shard in some parts of a frozen manifest, by their URIs; of so many shards of each.
+
+    The first rows of all shards are neighbours in the manifest, and may be of one storage: only of the first shard it
+    is the first image, of the others one that is further on, so that all of the manifest is met with.
+    """
+    looked_at = 0
     for part in parts:
-        with reading(part) as file, pq.ParquetFile(file) as rows:
-            for shard in range(min(rows.num_row_groups, most or rows.num_row_groups)):
-                for row in rows.read_row_group(shard, ["uri", "version_id", "problem_code"]).to_pylist():
+        with reading(part) as file, pq.ParquetFile(file) as table:
+            for shard in range(min(table.num_row_groups, most or table.num_row_groups)):
+                rows = table.read_row_group(shard, ["uri", "version_id", "problem_code"]).to_pylist()
+                start = int(looked_at * GOLDEN % 1 * len(rows))
+                looked_at += 1
+                for row in rows[start:] + rows[:start]:
                     if row["problem_code"] is None:
                         yield row["uri"], row["version_id"]
                         break

@@ -125,8 +125,8 @@ def steady(progress: list[Arrival], images: int, timings: dict[str, Any]) -> flo
     if len(middle) < 3 or middle[-1].shards - middle[0].shards < max(3, 2 * at_once):
         raise ValueError(f"{images} images are too few for a steady state: {enough(at_once)} are enough")
     shards = [one.shards for one in middle]
-    seconds = linear_regression(shards, [one.seconds for one in middle]).slope / SHARD_ROWS
-    loaded = linear_regression(shards, [one.loading for one in middle]).slope / SHARD_ROWS
+    seconds = linear_regression(shards, [one.seconds for one in middle]).slope * planned / images
+    loaded = linear_regression(shards, [one.loading for one in middle]).slope * planned / images
     due = sum(timings["stages"][stage]["cpu_seconds"] for stage in ("load", "write")) / images
     return 1 / (seconds + max(0.0, due - loaded) / cores())
 

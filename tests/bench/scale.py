@@ -104,7 +104,7 @@ def main() -> None:
     from jobs.audit.record import RunFolder, RunRecord
     from jobs.storage import upload
     from jobs.uris import join
-    from manifests.freeze import freeze
+    from manifests.freeze import freeze_file
 
     work, rows = Path(sys.argv[1]), int(sys.argv[2])
     work.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def main() -> None:
     _forget()
     folder = RunFolder(str(work / "out"), "2026-01-01", "audit")
     start = time.perf_counter()
-    frozen = freeze(work / "manifest.parquet", work / "frozen")
+    frozen = freeze_file(work / "manifest.parquet", work / "frozen")
     for part in sorted((work / "frozen").iterdir()):
         upload(part, join(folder.manifest, part.name))
     froze = time.perf_counter()

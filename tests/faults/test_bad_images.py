@@ -13,7 +13,7 @@ from anomaly_core.preprocess import DEFAULT, Limits, decode
 from jobs.access import AllowList
 from jobs.audit import load as module
 from jobs.audit.load import Load, LoadSettings
-from manifests.freeze import freeze
+from manifests.freeze import freeze_file
 from tests.anomaly_core.files import colours, encode, png, small_files
 from tests.faults.bombs import jpeg_of_scans
 
@@ -60,7 +60,7 @@ def test_each_bad_image_costs_its_row_and_no_other(
         (tmp_path / name).write_bytes(data)
     source = tmp_path / "manifest.csv"
     source.write_text("uri\n" + "".join(f"{name}\n" for name in files))
-    frozen = freeze(source, tmp_path / "frozen", shard_rows=len(files))
+    frozen = freeze_file(source, tmp_path / "frozen", shard_rows=len(files))
     (shard,) = frozen.shards
     settings = LoadSettings(str(tmp_path / "frozen"), AllowList.of(str(source), []), LIMITS, DEFAULT, 4, 60.0)
     descriptor = {"shard": 0, "part": shard.part, "row_group": 0, "rows": shard.rows}

@@ -19,7 +19,7 @@ from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, n
 from jobs.storage import upload, write_bytes
 from jobs.uris import join
 from jobs.verify.run import Settings, verify
-from manifests.freeze import freeze
+from manifests.freeze import freeze_file
 from tests.bench.scale import _forget, _manifest, _peak, _stub
 
 MEMORY = 1500 * 2**20  # of which DuckDB may take 1 GB
@@ -29,7 +29,7 @@ def main(work: Path, rows: int) -> dict[str, float]:
     """Commit a run of so many rows, verify it, and lose a row of it."""
     _manifest(work / "manifest.parquet", rows)
     folder = RunFolder(str(work / "out"), "2026-01-01", "audit")
-    frozen = freeze(work / "manifest.parquet", work / "frozen")
+    frozen = freeze_file(work / "manifest.parquet", work / "frozen")
     for part in sorted((work / "frozen").iterdir()):
         upload(part, join(folder.manifest, part.name))
     parts = {

@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from manifests.freeze import FrozenManifest, freeze, read_shard
+from manifests.freeze import FrozenManifest, freeze_file, read_shard
 from manifests.readers import ReadOptions, open_manifest
 
 
 class Frozen:
-    """A frozen manifest with its rows in memory."""
+    """A frozen manifest with its rows in memory, in the order of the source."""
 
     def __init__(self, folder: Path, frozen: FrozenManifest):
         self.frozen, self.folder = frozen, folder
         tables = [read_shard(folder / shard.part, shard.row_group) for shard in frozen.shards]
-        self.table = pa.concat_tables(tables)
+        table = pa.concat_tables(tables).combine_chunks()
+        self.table = table.take(pc.array_sort_indices(table["row"]))
         self.rows: list[dict[str, Any]] = self.table.to_pylist()
 
     def column(self, name: str) -> list[Any]:
@@ -41,7 +43,7 @@ def freeze_content(root: Path, content: bytes | str | pa.Table, name: str, **set
         pq.write_table(content, source)
     else:
         source.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return Frozen(root / "frozen", freeze(source, root / "frozen", **settings))
+    return Frozen(root / "frozen", freeze_file(source, root / "frozen", **settings))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.build import BuildSummary, PathPattern, build, is_image_name
-from manifests.freeze import freeze
+from manifests.freeze import freeze_file
 from manifests.schema import ManifestError
 
 DAY = datetime(2025, 3, 1, tzinfo=UTC)
@@ -94,7 +94,7 @@ def test_the_file_has_what_the_pattern_names_and_can_be_frozen(tmp_path: Path) -
         "line": "l1",
     }
     assert table.to_pylist()[1]["line"] is None
-    frozen = freeze(output, tmp_path / "frozen")
+    frozen = freeze_file(output, tmp_path / "frozen")
     assert (frozen.rows, frozen.problems) == (2, {})
     time = pa.timestamp("us", "UTC")
     assert frozen.extras == pa.schema([("size", pa.int64()), ("last_modified", time)])

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests.freeze import FrozenManifest, Shard, freeze, read_shard, shard_plan
+from manifests.freeze import Filters, FrozenManifest, Shard, freeze_file, read_shard, shard_plan
 from manifests.readers.jsonl import JsonlReader
 from manifests.schema import PROBLEM_CODES, ManifestError, frozen_schema, image_id
 from tests.manifests.conftest import Freezer, freeze_content
@@ -30,10 +30,10 @@ def uris(count: int) -> pa.Table:
     [
         (1, None, [1]),
         (16, None, [16]),
-        (40, None, [16, 16, 8]),
+        (40, None, [14, 13, 13]),
         (320, None, [20] * 16),
-        (10_000, None, [256] * 39 + [16]),
-        (7, 3, [3, 3, 1]),
+        (10_000, None, [250] * 40),
+        (7, 3, [3, 2, 2]),
         (6, 3, [3, 3]),
         (5, 100, [5]),
     ],
@@ -44,7 +44,11 @@ def test_shards_are_whole_and_none_is_empty(
     found = frozen_from(uris(rows), "m.parquet", shard_rows=shard_rows)
     assert [shard.rows for shard in found.frozen.shards] == expected
     assert found.column("n") == found.column("row") == list(range(rows))
-    assert found.column("shard") == [i for i, size in enumerate(expected) for _ in range(size)]
+    assert found.column("shard") == [i % len(expected) for i in range(rows)]
+    for shard in found.frozen.shards:  # as the file has them, and not as the test sorts them
+        assert read_shard(found.folder / shard.part, shard.row_group)["row"].to_pylist() == list(
+            range(shard.index, rows, len(expected))
+        )
     assert found.table.schema == frozen_schema(pa.schema([("n", pa.int64())]))
 
 
@@ -118,16 +122,16 @@ def test_the_same_source_and_settings_give_the_same_digest(frozen_from: Freezer)
     others = [
         frozen_from(uris(101), "m.parquet"),
         frozen_from(uris(100), "m.parquet", shard_rows=50),
-        frozen_from(uris(100), "m.parquet", limit=99),
+        frozen_from(uris(100), "m.parquet", filters=Filters(limit=99)),
     ]
     assert len({first.digest, *(other.frozen.digest for other in others)}) == 4
 
 
 def test_only_the_first_rows(frozen_from: Freezer) -> None:
-    assert frozen_from(uris(100), "m.parquet", limit=7).column("n") == list(range(7))
-    assert frozen_from(uris(3), "m.parquet", limit=7).frozen.rows == 3
+    assert frozen_from(uris(100), "m.parquet", filters=Filters(limit=7)).column("n") == list(range(7))
+    assert frozen_from(uris(3), "m.parquet", filters=Filters(limit=7)).frozen.rows == 3
     with pytest.raises(ValueError, match="limit must be at least 1"):
-        frozen_from(uris(3), "m.parquet", limit=0)
+        Filters(limit=0)
     with pytest.raises(ValueError, match="shard_rows must be at least 1"):
         frozen_from(uris(3), "m.parquet", shard_rows=0)
 
@@ -135,7 +139,17 @@ def test_only_the_first_rows(frozen_from: Freezer) -> None:
 def test_it_goes_through_json(frozen_from: Freezer) -> None:
     frozen = frozen_from(uris(1000), "m.parquet", shard_rows=7).frozen
     assert FrozenManifest.from_dict(json.loads(json.dumps(frozen.to_dict()))) == frozen
-    assert shard_plan(1000, 7) == frozen.shards
+    assert shard_plan(1000, 143) == frozen.shards
+
+
+def test_a_record_of_an_older_version_is_what_it_was(frozen_from: Freezer) -> None:
+    """Its shards were neighbours, all of them full but the last."""
+    found = frozen_from(uris(10), "m.parquet", shard_rows=4).frozen.to_dict()
+    for key in ("shards", "left_out", "places"):
+        del found[key]
+    older = FrozenManifest.from_dict(found | {"shard_rows": 4})
+    assert [shard.rows for shard in older.shards] == [4, 4, 2]
+    assert (older.rows, older.left_out, older.places) == (10, {}, None)
 
 
 @pytest.mark.parametrize("name", ["score", "Score", "row", "image_id", "problem_code", "URI"])
@@ -151,12 +165,12 @@ def test_columns_that_differ_in_case_are_refused(frozen_from: Freezer) -> None:
 
 def test_nothing_is_left_beside_the_output_and_nothing_is_overwritten(tmp_path: Path) -> None:
     pq.write_table(uris(5), tmp_path / "m.parquet")
-    freeze(tmp_path / "m.parquet", tmp_path / "frozen")
+    freeze_file(tmp_path / "m.parquet", tmp_path / "frozen")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frozen", "m.parquet"]
     with pytest.raises(FileExistsError, match="empty folder"):
-        freeze(tmp_path / "m.parquet", tmp_path / "frozen")
+        freeze_file(tmp_path / "m.parquet", tmp_path / "frozen")
     with pytest.raises(FileNotFoundError):
-        freeze(tmp_path / "none.parquet", tmp_path / "other")
+        freeze_file(tmp_path / "none.parquet", tmp_path / "other")
 
 
 def test_a_source_that_changes_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +184,7 @@ def test_a_source_that_changes_meanwhile_is_refused(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(JsonlReader, "batches", write_then_read)
     with pytest.raises(ManifestError, match=r"m\.jsonl: was written to while it was read"):
-        freeze(source, tmp_path / "frozen")
+        freeze_file(source, tmp_path / "frozen")
     assert list((tmp_path / "frozen").iterdir()) == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from manifests.freeze import freeze
+from manifests.freeze import freeze_file
 from manifests.readers import detect_format
 from manifests.schema import image_id
 from tests.manifests.conftest import Frozen
@@ -26,7 +26,8 @@ FILES = {
 
 @pytest.fixture(params=list(FILES))
 def sample(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Frozen]:
-    return request.param, Frozen(tmp_path / "frozen", freeze(SAMPLES / FILES[request.param], tmp_path / "frozen"))
+    source = SAMPLES / FILES[request.param]
+    return request.param, Frozen(tmp_path / "frozen", freeze_file(source, tmp_path / "frozen"))
 
 
 def test_six_rows_each_in_order_and_with_the_known_first_row(sample: tuple[str, Frozen]) -> None:

@@ -12,16 +12,20 @@ from jobs.audit.results import file_metadata, shard_schema
 from jobs.audit.write import parquet_bytes, shard_name
 from jobs.storage import upload, write_bytes
 from jobs.uris import join
-from manifests.freeze import FrozenManifest, freeze, read_shard
+from manifests.freeze import Filters, FrozenManifest, freeze_file, read_shard
 
 FILLED = {pa.string(): "x", pa.int32(): 0, pa.timestamp("us", tz="UTC"): 0}
 
 
-def scored_run(work: Path, manifest: pa.Table, shard_rows: int) -> tuple[RunFolder, RunRecord, FrozenManifest]:
+def scored_run(
+    work: Path, manifest: pa.Table, shard_rows: int, filters: Filters | None = None
+) -> tuple[RunFolder, RunRecord, FrozenManifest]:
     """Its manifest is frozen, and every shard is there."""
     pq.write_table(manifest, work / "manifest.parquet")
     folder = RunFolder(str(work / "out"), "2026-01-02", "audit")
-    frozen = freeze(work / "manifest.parquet", work / "frozen", shard_rows=shard_rows)
+    frozen = freeze_file(
+        work / "manifest.parquet", work / "frozen", filters=filters or Filters(), shard_rows=shard_rows
+    )
     for part in frozen.parts:
         upload(work / "frozen" / part, join(folder.manifest, part))
     record = RunRecord(

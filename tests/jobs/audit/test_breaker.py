@@ -25,7 +25,7 @@ from jobs.audit.load import Load, LoadSettings
 from jobs.audit.pace import Pace
 from jobs.audit.proofs import Image, images_read, place_of
 from jobs.storage_errors import StorageAccessError
-from manifests.freeze import freeze
+from manifests.freeze import freeze_file
 
 BASE = "s3://bucket/lists"
 STALLED = AuditConfig.model_fields["stall_timeout"].default
@@ -444,7 +444,7 @@ def test_a_loader_that_gets_no_answer_gives_its_shard_up_in_time(
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         at = f"http://127.0.0.1:{silent.getsockname()[1]}"
         (tmp_path / "list.csv").write_text("uri\n" + "".join(f"{at}/{n}.png\n" for n in range(IN_A_ROW + 4)))
-        frozen = freeze(tmp_path / "list.csv", tmp_path / "frozen", shard_rows=64)
+        frozen = freeze_file(tmp_path / "list.csv", tmp_path / "frozen", shard_rows=64)
         allowed = AllowList.of(str(tmp_path / "list.csv"), [at])
         load = Load(LoadSettings(str(tmp_path / "frozen"), allowed, Limits(), DEFAULT, 4, 30.0), known)
         shard = frozen.shards[0]
