@@ -27,10 +27,9 @@ class AllowList:
     base: str
 
     @classmethod
-    def of(cls, manifests: Sequence[str], allowed: Sequence[str]) -> AllowList:
+    def of(cls, manifest: str, allowed: Sequence[str], also: Sequence[str] = ()) -> AllowList:
         """The operator's prefixes; by default the buckets (s3://) or folders that hold the manifests, or are they."""
-        base = parent(manifests[0])
-        return cls(tuple(allowed) or tuple(dict.fromkeys(map(_root, manifests))), base)
+        return cls(tuple(allowed) or tuple(dict.fromkeys(map(_root, (manifest, *also)))), parent(manifest))
 
     def resolve(self, uri: str) -> str:
         """The URI to read. Raises NotAllowed if it leads, or could lead, outside the allowed prefixes."""

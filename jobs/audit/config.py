@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from anomaly_core.features import BackboneForm
 from jobs.access import AllowList
-from jobs.manifest.since import parse_since
 from jobs.manifest.sources import SOURCE_FORMATS, SourceOptions
+from jobs.manifest.times import parse_since
 from jobs.uris import normal, scheme_of
 from manifests.build import PathPattern
 from manifests.filters import parse_sample
@@ -208,7 +208,7 @@ class AuditConfig(BaseModel):
     @property
     def allowed(self) -> AllowList:
         """Which objects they may name."""
-        return AllowList.of(self.manifests, self.allow)
+        return AllowList.of(self.manifest, self.allow, self.also)
 
 
 def _without_credentials(uri: str) -> None:

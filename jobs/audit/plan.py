@@ -21,9 +21,9 @@ from jobs.audit.extract import DECIDED
 from jobs.audit.load import LOADED
 from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record
 from jobs.audit.results import DAMAGE, RESERVED
+from jobs.audit.since import resolve_since
 from jobs.audit.write import shard_name
 from jobs.machine import cpu_name
-from jobs.manifest.since import resolve_since
 from jobs.manifest.sources import digest_of, freeze_sources
 from jobs.storage import exists, listing, reading, scratch, upload
 from jobs.uris import join

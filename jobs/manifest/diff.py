@@ -58,12 +58,16 @@ def diff(before: Sequence[Path], after: Sequence[Path], work: Path, output: Path
         for line, change, count in found:
             totals[change] += count
             by_line.setdefault(line or "", dict.fromkeys(CHANGES, 0))[change] = count
-        (rows,) = connection.execute("SELECT count(*) FROM b").fetchone() or (0,)
-        bad = [connection.execute(f"SELECT count(*) FROM {name}_bad").fetchone() for name in ("a", "b")]
+        rows, *bad = (_count(connection, table) for table in ("b", "a_bad", "b_bad"))
         if output is not None:
             connection.table("differences").order("uri").write_parquet(str(output), compression="zstd")
     same = rows - totals["new"] - totals["changed"]
-    return Difference(**totals, same=same, by_line=by_line, bad=(bad[0][0], bad[1][0]))  # type: ignore[index]
+    return Difference(**totals, same=same, by_line=by_line, bad=(bad[0], bad[1]))
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    ((count,),) = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
+    return int(count)
 
 
 def _view(connection: duckdb.DuckDBPyConnection, name: str, parts: Sequence[Path]) -> None:

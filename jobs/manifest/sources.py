@@ -120,13 +120,10 @@ def digest_of(uris: Sequence[str], options: SourceOptions, local: Path) -> str |
 
     Raises FileNotFoundError, StorageAccessError.
     """
-    if options.format in (PREFIX, INVENTORY) or len(uris) > 1 or _pattern(uris[0]) is not None:
+    if len(uris) > 1 or options.format == INVENTORY or is_listed(uris[0], options) or is_inventory(uris[0]):
         return None
     copy = local / "copy"
-    try:
-        download(uris[0], copy)
-    except IsADirectoryError:
-        return None
+    download(uris[0], copy)
     with open(copy, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -153,7 +150,8 @@ def list_images(source: str, pattern: str | None, output: Path) -> BuildSummary:
         base, text = found
         wild = PathPattern(text, wildcards=True)
         entries = [] if is_local(base) and not exists(base) else listing(base)
-        summary = build(map(asdict, (e for e in entries if _is_image(e) and wild.match(e.relative_path))), output, wild)
+        matching = (one for one in entries if _is_image(one) and wild.match(one.relative_path) is not None)
+        summary = build(map(asdict, matching), output, wild)
         if summary.rows == 0:
             raise ManifestError(f"{source}: no image matches; below {base} there is {_example(base)}")
         return summary
@@ -219,7 +217,8 @@ def _expanded(uri: str, options: SourceOptions) -> list[str]:
     wild = PathPattern(text, wildcards=True)
     if wild.fields:
         raise ManifestError(f"{uri}: fields such as {{line}} are for paths of images; write * for manifests")
-    matching = [normal(join(base, entry.relative_path)) for entry in listing(base) if wild.match(entry.relative_path)]
+    below = [entry.relative_path for entry in listing(base)]
+    matching = [normal(join(base, path)) for path in below if wild.match(path) is not None]
     if not matching:
         raise ManifestError(f"{uri}: no manifest matches; below {base} there is {_example(base)}")
     return matching

@@ -62,7 +62,7 @@ def _compare(
     row: dict[str, Any], record: RunRecord, inspector: Inspector, thresholds: dict[str, float], tally: _Tally
 ) -> None:
     settings, uri = record.parts["settings"], printable(row["uri"])
-    allowed = AllowList.of((record.manifest, *settings.get("also", ())), settings["allow"])
+    allowed = AllowList.of(record.manifest, settings["allow"], settings.get("also", ()))
     try:
         data = fetch(row["uri"], allowed, settings["max_bytes"], row["version_id"]).data
     except FetchError as error:

@@ -95,6 +95,14 @@ def test_what_is_set_when_nothing_is_said() -> None:
     got = config().model_dump()
     assert got == {
         "manifest": "s3://b/m.csv",
+        "also": (),
+        "map": None,
+        "base": None,
+        "pattern": None,
+        "inventory_date": None,
+        "where": None,
+        "sample": None,
+        "since": None,
         "bundle": "/bundle",
         "output": "/out",
         "run_date": None,

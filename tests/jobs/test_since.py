@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.audit.record import RunFolder, RunRecord
-from jobs.manifest.since import MARGIN, parse_since, resolve_since
+from jobs.audit.since import MARGIN, resolve_since
+from jobs.manifest.times import parse_since
 from jobs.storage import write_bytes
 from manifests.schema import ManifestError
 

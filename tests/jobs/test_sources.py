@@ -147,7 +147,7 @@ def test_filters_and_counts(archive: str, tmp_path: Path) -> None:
     [
         ("absent.parquet", None, {}, "there is no such manifest"),
         ("absent", None, {}, "there is nothing here, or it does not answer"),
-        ("m.csv", b"key\nx\n", {}, "no column"),
+        ("m.csv", b"key\nx\n", {}, "no uri column"),
         ("m.csv", b"uri\nx\n", {"pattern": "{line}/*"}, "a pattern is for a prefix or an S3 Inventory"),
         ("m.csv", b"uri\nx\n", {"columns": {"line": "Line"}}, "there is no column 'Line'"),
         ("m.parquet", b"PAR1", {}, ""),

@@ -8,30 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from manifests.filters import Since
 
 from jobs.audit.record import RunFolder, RunRecord, read_record
+from jobs.manifest.times import parse_since
 from jobs.storage import exists, names, reading
 from jobs.uris import join
-from manifests.readers.values import BadValue, parse_time
-from manifests.schema import ManifestError
+from manifests.filters import Since
 
-LAST_RUN = "last-run"
 # An object has the time at which its upload began, and clocks differ; so much before the last run is looked at again.
 MARGIN = timedelta(days=1)
-
-
-def parse_since(text: str) -> datetime | None:
-    """The time that is meant, UTC if it names no zone; None for last-run. Raises ManifestError for anything else."""
-    if text == LAST_RUN:
-        return None
-    try:
-        time = parse_time(text)
-    except BadValue as error:
-        raise ManifestError(f"--since {text}: write {LAST_RUN}, or a time such as 2025-03-01T22:00Z") from error
-    if time is None:
-        raise ManifestError(f"--since: write {LAST_RUN}, or a time such as 2025-03-01T22:00Z")
-    return time
 
 
 def resolve_since(text: str, output: str, name: str, local: Path) -> Since | None:
