@@ -108,7 +108,7 @@ class Selection:
         """The rows that are taken, in source order. Stops reading when the limit is reached."""
         left = self.filters.limit
         for group in self._groups(batches):
-            for number, judged in enumerate(group):
+            for judged in group:
                 kept = judged.new & judged.sampled
                 end, upto = judged.end, len(kept)
                 full = left is not None and int(kept.sum()) >= left
@@ -117,8 +117,7 @@ class Selection:
                     end = int(judged.row[upto - 1]) + 1
                 yield self._taken(judged, kept[:upto], end)
                 if full:
-                    others = judged.end > end or number + 1 < len(group)
-                    self.left_out["limit"] = int(others or any(len(batch) for batch in batches))
+                    self.left_out["limit"] = int(group[-1].end > end or any(len(batch) for batch in batches))
                     return
                 left = None if left is None else left - int(kept.sum())
 

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from manifests.filters import Filters
-
 from jobs.inventory import fetch, is_inventory
 from jobs.storage import Entry, download, exists, is_file, listing
 from jobs.uris import is_local, join, normal, parent
 from manifests.build import BuildSummary, PathPattern, build, is_image_name
+from manifests.filters import Filters
 from manifests.freeze import FrozenManifest, freeze
 from manifests.globs import split_glob
 from manifests.readers import FORMATS, ManifestReader, ReadOptions, open_manifest

@@ -190,8 +190,8 @@ def typed(name: str, column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
         return _timestamps(column)
     if pa.types.is_date(kind):
         return _timestamps(column.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms")))
-    if wanted == pa.string() and (name != "labels" or _is_text(kind)):
-        return column.cast(pa.string()), {}
+    if wanted == kind or (wanted == pa.string() and (name != "labels" or _is_text(kind))):
+        return column.cast(wanted), {}
     values: list[Any] = []
     bad: dict[int, str] = {}
     for i, value in enumerate(column.to_pylist()):

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from manifests.filters import Filters
 
 from jobs.manifest.sources import SourceOptions, digest_of, freeze_sources, is_listed
 from jobs.storage import download, listing, write_bytes
 from jobs.uris import is_local, join
+from manifests.filters import Filters
 from manifests.freeze import FrozenManifest, read_shard
 from manifests.schema import ManifestError
 from tests.manifests.inventories import TIME, delivery, entry

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manifests import spread
 from manifests.freeze import Filters, FrozenManifest, Shard, freeze_file, read_shard, shard_plan
 from manifests.readers.jsonl import JsonlReader
 from manifests.schema import PROBLEM_CODES, ManifestError, frozen_schema, image_id
@@ -61,6 +62,39 @@ def test_sixty_four_row_groups_a_part(frozen_from: Freezer) -> None:
     assert pq.read_metadata(found.folder / parts[0]).row_group(0).column(0).compression == "ZSTD"
     with open(found.folder / parts[1], "rb") as file:
         assert read_shard(file, 1)["n"].to_pylist() == [65]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("bucket", [2**26, 4096, 1])
+def test_every_shard_has_rows_of_every_prefix(
+    frozen_from: Freezer, monkeypatch: pytest.MonkeyPatch, bucket: int
+) -> None:
+    """A listing in the order of the keys, in 200 shards of 10 rows; in one bucket, in some, and in one for each."""
+    listing = pa.table({"uri": [f"s3://plant/line-{i // 200}/{i % 200:03d}.png" for i in range(2000)]})
+    expected = contents(frozen_from(listing, "m.parquet", shard_rows=10).folder)
+    monkeypatch.setattr(spread, "BUCKET_BYTES", bucket)
+    found = frozen_from(listing, "m.parquet", shard_rows=10)
+    assert contents(found.folder) == expected
+    for shard in found.frozen.shards:
+        table = read_shard(found.folder / shard.part, shard.row_group)
+        assert set(table["shard"].to_pylist()) == {shard.index}
+        assert table["uri"].to_pylist() == [f"s3://plant/line-{i}/{shard.index:03d}.png" for i in range(10)]
+    assert found.column("row") == list(range(2000))
+
+
+@pytest.mark.parametrize(("rows", "shard_rows", "most"), [(997, 7, 4), (997, 7, 1000), (11, 100, 5), (500, 1, 7)])
+def test_every_row_is_in_its_shard_whatever_the_buckets(
+    frozen_from: Freezer, monkeypatch: pytest.MonkeyPatch, rows: int, shard_rows: int, most: int
+) -> None:
+    monkeypatch.setattr(spread, "BUCKET_BYTES", 1)
+    monkeypatch.setattr(spread, "MOST_BUCKETS", most)
+    found = frozen_from(uris(rows), "m.parquet", shard_rows=shard_rows)
+    assert found.column("n") == found.column("row") == list(range(rows))
+    count = -(-rows // shard_rows)
+    assert found.column("shard") == [i % count for i in range(rows)]
 
 
 def test_duplicates_are_exact_and_the_first_stays_good(frozen_from: Freezer) -> None:
