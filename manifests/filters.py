@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.schema import ManifestError, row_names
+from manifests.schema import ManifestError, NothingLeft, row_names
 from manifests.seen import Seen
 from manifests.where import Condition
 
@@ -131,7 +131,7 @@ class Selection:
             "sample": f"the sample of {self.filters.sample or 0:.10g}",
         }
         said = ", ".join(f"{self.left_out[key]:,} by {text}" for key, text in told.items() if key in self.left_out)
-        return ManifestError(f"{name}: no row is left; of {self.read:,} rows were left out {said}")
+        return NothingLeft(f"{name}: no row is left; of {self.read:,} rows were left out {said}", self.left_out)
 
     def _taken(self, judged: _Judged, kept: Mask, end: int) -> Taken:
         upto = len(kept)

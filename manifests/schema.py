@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,6 +56,14 @@ MAX_COLUMNS = 1000  # a JSONL file with a new key in every row must not become a
 
 class ManifestError(ValueError):
     """The manifest as a whole cannot be used. The message names the file and what to do about it."""
+
+
+class NothingLeft(ManifestError):
+    """A manifest of which the filters leave nothing. left_out: rows by the filter that left them out."""
+
+    def __init__(self, message: str, left_out: Mapping[str, int]):
+        super().__init__(message)
+        self.left_out = dict(left_out)
 
 
 def batch_schema(extras: pa.Schema) -> pa.Schema:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from jobs.audit import exits
 from jobs.audit.config import SUBMITTED, AuditConfig, BudgetError, ErrorBudget
-from jobs.audit.exits import AuditError, Stalled
+from jobs.audit.exits import AuditError, NothingNew, Stalled
 from jobs.audit.plan import Plan
 from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import retry_failed
@@ -104,6 +104,10 @@ def _ended(run: Callable[[_Leaver], int]) -> int:
         code = exit_code(error)
         if code == exits.FAILED and not isinstance(error, AuditError):
             print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
+        if isinstance(error, NothingNew):
+            note(redacted(error.message))
+            leaver.stay()
+            return code
         complain(redacted(_message(error)))
         console.print(f"exit status {code}: {exits.MEANING[code]}", markup=False)
         if not isinstance(error, Stalled):

@@ -37,6 +37,16 @@ class AuditError(Exception):
         return type(self), (self.code, self.message)
 
 
+class NothingNew(AuditError):
+    """An audit of what is new that has nothing to do, as on a night after a day without work. Nothing was written."""
+
+    def __init__(self, message: str):
+        super().__init__(COMMITTED, message)
+
+    def __reduce__(self) -> tuple[type[AuditError], tuple[Any, ...]]:
+        return NothingNew, (self.message,)
+
+
 class Stalled(AuditError):
     """A run in which nothing moved any more."""
 

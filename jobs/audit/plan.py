@@ -16,7 +16,7 @@ from anomaly_core.bundle import Bundle
 from jobs.access import NotAllowed
 from jobs.audit.carry import check_carried
 from jobs.audit.config import AuditConfig
-from jobs.audit.exits import SELF_TEST, USAGE, AuditError
+from jobs.audit.exits import SELF_TEST, USAGE, AuditError, NothingNew
 from jobs.audit.extract import DECIDED
 from jobs.audit.load import LOADED
 from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record
@@ -29,7 +29,7 @@ from jobs.storage import exists, listing, reading, scratch, upload
 from jobs.uris import join
 from manifests.filters import Filters, parse_sample
 from manifests.freeze import FrozenManifest, read_shard
-from manifests.schema import ManifestError
+from manifests.schema import ManifestError, NothingLeft
 
 # A footer has a hundred bytes or more a column; most are read at once.
 FOOTER_BYTES = 2**16
@@ -171,6 +171,10 @@ def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:
             shard_rows=config.shard_rows,
             reserved=RESERVED | _INTERNAL,
         )
+    except NothingLeft as error:
+        if error.left_out.get("since"):
+            raise NothingNew(f"nothing is new, so nothing is to do: {error}") from error
+        raise AuditError(USAGE, str(error)) from error
     except ManifestError as error:
         raise AuditError(USAGE, str(error)) from error
     check_carried(name, frozen, local / "frozen", local)

@@ -18,7 +18,7 @@ from manifests.globs import split_glob
 from manifests.readers import FORMATS, ManifestReader, ReadOptions, open_manifest
 from manifests.readers.inventory import InventoryReader
 from manifests.readers.several import SeveralReader
-from manifests.schema import ManifestError
+from manifests.schema import ManifestError, NothingLeft
 
 PREFIX, INVENTORY = "prefix", "inventory"
 SOURCE_FORMATS = (*FORMATS, INVENTORY, PREFIX)
@@ -109,6 +109,8 @@ def freeze_sources(
             shard_rows=shard_rows,
             reserved=reserved,
         )
+    except NothingLeft as error:
+        raise NothingLeft(source.told(error), error.left_out) from error
     except ManifestError as error:
         raise ManifestError(source.told(error)) from error
     return replace(frozen, left_out={**frozen.left_out, **source.passed_over()})
