@@ -121,6 +121,12 @@ class Selection:
                     return
                 left = None if left is None else left - int(kept.sum())
 
+    def close(self) -> None:
+        """Give back the memory of what it looked things up in."""
+        for tool in (self._where, self._seen):
+            if tool is not None:
+                tool.close()
+
     def none_left(self, name: str) -> ManifestError:
         """The error for a selection that took no row."""
         if not self.read:

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,8 +62,8 @@ def freeze(
     # Beside the output, because there is room there; the default place may be memory.
     with tempfile.TemporaryDirectory(prefix=".freeze-", dir=output.absolute().parent) as folder:
         work = Path(folder)
-        selection = Selection(filters, reader.schema_extras, name, work)
-        spool = _spool(selection(reader.batches()), schema, work, name)
+        with closing(Selection(filters, reader.schema_extras, name, work)) as selection:
+            spool = _spool(selection(reader.batches()), schema, work, name)
         if spool.rows == 0:
             raise selection.none_left(name)
         shards = shard_plan(spool.rows, _count(spool.rows, shard_rows))
@@ -183,7 +184,8 @@ def _write_parts(
             if shard.row_group == 0:
                 if writer is not None:
                     writer.close()
-                writer = pq.ParquetWriter(output / shard.part, table.schema, compression="zstd")
+                # A dictionary costs more than it saves in so few rows.
+                writer = pq.ParquetWriter(output / shard.part, table.schema, compression="zstd", use_dictionary=False)
             assert writer is not None
             writer.write_table(table, row_group_size=shard.rows)
             problems.update(table["problem_code"].drop_null().to_pylist())

@@ -38,3 +38,7 @@ class Seen:
         mask = np.zeros(len(names), bool)
         mask[found["i"].to_numpy()] = True
         return mask
+
+    def close(self) -> None:
+        """It is not asked again."""
+        self._connection.close()

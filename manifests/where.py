@@ -62,6 +62,10 @@ class Condition:
             ) from error
         return pc.coalesce(held, batch["problem_code"].is_valid())
 
+    def close(self) -> None:
+        """It is not asked again."""
+        self._connection.close()
+
     def _run(self, query: str, rows: pa.Table) -> pa.Array:
         self._connection.register("manifest", rows.select(self._used))
         held = self._connection.sql(query).to_arrow_table().column(0).combine_chunks()
