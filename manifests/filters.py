@@ -112,7 +112,7 @@ class Selection:
                 kept = judged.new & judged.sampled
                 end, upto = judged.end, len(kept)
                 full = left is not None and int(kept.sum()) >= left
-                if full:
+                if full and left is not None:
                     upto = int(np.flatnonzero(kept)[left - 1]) + 1
                     end = int(judged.row[upto - 1]) + 1
                 yield self._taken(judged, kept[:upto], end)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from manifests.filters import Filters
 
+from jobs.manifest.listings import list_images
 from jobs.manifest.names import parquet_name
-from jobs.manifest.sources import SourceOptions, is_listed, list_images, open_sources
+from jobs.manifest.sources import SourceOptions, is_listed, open_sources
 from jobs.manifest.write import Written, write_manifest
 from jobs.storage import scratch, upload
 from jobs.uris import normal
+from manifests.filters import Filters
 from manifests.schema import ManifestError
 
 

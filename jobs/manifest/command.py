@@ -7,23 +7,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.filters import Filters, parse_sample
-from rich.markup import escape
 from rich.table import Table
 
 from jobs.audit import exits
 from jobs.manifest.build import build_manifest
 from jobs.manifest.diff import CHANGES, diff
-from jobs.manifest.inspect import Counts, Inspection, inspect
+from jobs.manifest.inspect import inspect
 from jobs.manifest.left_out import told
 from jobs.manifest.names import parquet_name
 from jobs.manifest.sources import SourceOptions, freeze_sources, open_sources
+from jobs.manifest.tables import first_problems, inspection_tables, problem_counts
 from jobs.manifest.write import Written, write_sample
 from jobs.storage import scratch, upload
 from jobs.storage_errors import StorageAccessError
 from jobs.terminal import complain, note
 from jobs.terminal import output as console
 from jobs.uris import normal
+from manifests.filters import Filters, parse_sample
 from manifests.freeze import FrozenManifest
 from manifests.readers import ReadOptions
 from manifests.schema import ManifestError
@@ -100,7 +100,7 @@ def inspect_command(asked: Asked, most: int, *, as_json: bool) -> int:
         if as_json:
             console.print_json(found.model_dump_json())
             return exits.COMMITTED
-        for table in _tables(found):
+        for table in inspection_tables(found):
             console.print(table)
         _say(f"{found.rows:,} rows, {found.rows - found.good:,} of them bad")
         if left_out := told(found.left_out):
@@ -120,7 +120,7 @@ def validate_command(asked: Asked, show: int, *, as_json: bool) -> int:
         if as_json:
             console.print_json(found.model_dump_json(include=_CHECKED))
         else:
-            for table in (_problems(found), _first_problems(found)):
+            for table in (problem_counts(found), first_problems(found)):
                 if table.rows:
                     console.print(table)
             _say(f"{found.rows:,} rows, {bad:,} of them bad" if bad else f"{found.rows:,} rows, all of them good")
@@ -135,13 +135,8 @@ def diff_command(asked: Asked, output: str | None, *, as_json: bool) -> int:
     def work() -> int:
         target = None if output is None else parquet_name(output)
         with scratch() as local:
-            sides = []
-            for number, uri in enumerate(asked.uris):
-                folder = local / f"side-{number}"
-                folder.mkdir()
-                frozen = freeze_sources((uri,), asked.options, asked.filters, folder)
-                sides.append([folder / "frozen" / part for part in frozen.parts])
-            found = diff(*sides, local, local / "differences" if target is not None else None)
+            before, after = (_parts(asked, (uri,), local / str(number)) for number, uri in enumerate(asked.uris))
+            found = diff(before, after, local, local / "differences" if target is not None else None)
             if target is not None:
                 upload(local / "differences", target)
         if as_json:
@@ -160,6 +155,11 @@ def diff_command(asked: Asked, output: str | None, *, as_json: bool) -> int:
         return exits.COMMITTED
 
     return _guarded(work)
+
+
+def _parts(asked: Asked, uris: tuple[str, ...], local: Path) -> list[Path]:
+    local.mkdir()
+    return [local / "frozen" / part for part in freeze_sources(uris, asked.options, asked.filters, local).parts]
 
 
 @contextmanager
@@ -191,66 +191,6 @@ def _written(found: Written, output: str, size: str) -> int:
         "line-audit manifest validate shows all of them"
     )
     return exits.BUDGET_EXCEEDED
-
-
-def _tables(found: Inspection) -> Iterator[Table]:
-    for name, counts in found.counts.items():
-        if counts.distinct:
-            yield _counted(name, counts)
-    if found.sizes:
-        table = Table(title=f"sizes, {found.bytes or 0:,} bytes in all", title_justify="left")
-        table.add_column("up to")
-        table.add_column("images", justify="right")
-        for end, count in found.sizes:
-            table.add_row("more" if end is None else _size(end), f"{count:,}")
-        yield table
-    if found.columns:
-        table = Table(title="further columns", title_justify="left")
-        table.add_column("column")
-        table.add_column("type")
-        for column, kind in found.columns.items():
-            table.add_row(_plain(column), kind)
-        yield table
-    if found.problems:
-        yield _problems(found)
-        yield _first_problems(found)
-
-
-def _counted(name: str, counts: Counts) -> Table:
-    more = counts.distinct - sum(value is not None for value, _ in counts.values)
-    table = Table(title=name, title_justify="left", caption=f"and {more:,} more" if more > 0 else None)
-    table.add_column(name)
-    table.add_column("images", justify="right")
-    for value, count in counts.values:
-        table.add_row("none" if value is None else _plain(value), f"{count:,}")
-    return table
-
-
-def _problems(found: Inspection) -> Table:
-    table = Table(title="problems", title_justify="left")
-    table.add_column("code")
-    table.add_column("rows", justify="right")
-    for code, count in found.problems.items():
-        table.add_row(code, f"{count:,}")
-    return table
-
-
-def _first_problems(found: Inspection) -> Table:
-    table = Table(title="bad rows, the first ones", title_justify="left")
-    for heading in ("row", "code", "problem"):
-        table.add_column(heading, overflow="fold")
-    for problem in found.first_problems:
-        table.add_row(f"{problem.row:,}", problem.code, _plain(problem.message))
-    return table
-
-
-def _size(count: int) -> str:
-    return f"{count // 2**20} MiB" if count >= 2**20 else f"{count // 2**10} KiB"
-
-
-def _plain(text: str) -> str:
-    # Names come from whoever wrote the manifest: as text, not markup.
-    return escape(text)
 
 
 def _say(text: str) -> None:

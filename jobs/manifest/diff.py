@@ -75,9 +75,7 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, parts: Sequence[Path
     table.filter("problem_code IS NOT NULL AND problem_code <> 'duplicate'").create_view(f"{name}_bad")
     size = "size" if "size" in table.columns else "CAST(NULL AS BIGINT) AS size"
     # The same uri may come in several versions; the last one in the manifest is what an audit of it would see last.
-    (
-        table.filter("problem_code IS NULL")
-        .project(f"uri, version_id, etag, line, captured_at, row, {size}")
-        .query("t", "SELECT * FROM t QUALIFY row_number() OVER (PARTITION BY uri ORDER BY row DESC) = 1")
-        .create_view(name)
-    )
+    good = table.filter("problem_code IS NULL").project(f"uri, version_id, etag, line, captured_at, row, {size}")
+    good.create_view(f"{name}_good")
+    last = f"SELECT * FROM {name}_good QUALIFY row_number() OVER (PARTITION BY uri ORDER BY row DESC) = 1"
+    connection.execute(f"CREATE VIEW {name} AS {last}")

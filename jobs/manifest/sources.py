@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.inventory import fetch, is_inventory
-from jobs.storage import Entry, download, exists, is_file, listing
-from jobs.uris import is_local, join, normal, parent
-from manifests.build import BuildSummary, PathPattern, build, is_image_name
+from jobs.manifest.listings import an_example, glob_of, list_images
+from jobs.storage import download, is_file, listing
+from jobs.uris import join, normal, parent
+from manifests.build import PathPattern
 from manifests.filters import Filters
 from manifests.freeze import FrozenManifest, freeze
-from manifests.globs import split_glob
 from manifests.readers import FORMATS, ManifestReader, ReadOptions, open_manifest
 from manifests.readers.inventory import InventoryReader
 from manifests.readers.several import SeveralReader
@@ -131,40 +131,11 @@ def digest_of(uris: Sequence[str], options: SourceOptions, local: Path) -> str |
 
 def is_listed(uri: str, options: SourceOptions) -> bool:
     """Whether a source is a listing of images, not a file or an inventory."""
-    if _pattern(uri) is not None:
+    if glob_of(uri) is not None:
         return not uri.lower().endswith(_MANIFEST_SUFFIXES) or options.format == PREFIX
     if options.format is not None:
         return options.format == PREFIX
     return not uri.lower().endswith(_MANIFEST_SUFFIXES) and not is_inventory(uri) and not is_file(uri)
-
-
-def list_images(source: str, pattern: str | None, output: Path) -> BuildSummary:
-    """Write a Parquet manifest of the images below a folder or prefix, or of those that a glob matches.
-
-    pattern: what paths below the folder say. Raises ManifestError if there are no images or a pattern is wrong,
-    StorageAccessError.
-    """
-    found = _pattern(source)
-    if found is not None:
-        if pattern is not None:
-            raise ManifestError(f"{source}: is a pattern itself; write its fields there, such as {{line}}/*.png")
-        base, text = found
-        wild = PathPattern(text, wildcards=True)
-        entries = [] if is_local(base) and not exists(base) else listing(base)
-        matching = (one for one in entries if _is_image(one) and wild.match(one.relative_path) is not None)
-        summary = build(map(asdict, matching), output, wild)
-        if summary.rows == 0:
-            raise ManifestError(f"{source}: no image matches; below {base} there is {_example(base)}")
-        return summary
-    fields = PathPattern(pattern) if pattern is not None else None
-    first: list[str] = []
-    summary = build(map(asdict, _images(listing(source), first)), output, fields)
-    if summary.rows == 0:
-        said = "no images here" if exists(source) else "there is nothing here, or it does not answer"
-        raise ManifestError(f"{source}: {said}; give the folder or prefix that holds the images")
-    if summary.unmatched == summary.rows:
-        raise ManifestError(f"pattern {pattern!r}: no path below {source} matches, the first is {first[0]!r}")
-    return summary
 
 
 def _opened(uri: str, options: SourceOptions, base: str | None, folder: Path) -> Source:
@@ -211,7 +182,7 @@ def _inventory(uri: str, options: SourceOptions, folder: Path) -> Source:
 
 def _expanded(uri: str, options: SourceOptions) -> list[str]:
     """A glob of manifests is all of them, in order; anything else stays."""
-    found = _pattern(uri)
+    found = glob_of(uri)
     if found is None or not uri.lower().endswith(_MANIFEST_SUFFIXES) or options.format == PREFIX:
         return [uri]
     base, text = found
@@ -221,30 +192,8 @@ def _expanded(uri: str, options: SourceOptions) -> list[str]:
     below = [entry.relative_path for entry in listing(base)]
     matching = [normal(join(base, path)) for path in below if wild.match(path) is not None]
     if not matching:
-        raise ManifestError(f"{uri}: no manifest matches; below {base} there is {_example(base)}")
+        raise ManifestError(f"{uri}: no manifest matches; below {base} there is {an_example(base)}")
     return matching
-
-
-def _pattern(uri: str) -> tuple[str, str] | None:
-    """As split_glob, but a name that is there as it is written is no glob."""
-    found = split_glob(uri)
-    return None if found is None or exists(uri) else found
-
-
-def _images(entries: Iterable[Entry], first: list[str]) -> Iterator[Entry]:
-    for entry in filter(_is_image, entries):
-        if not first:
-            first.append(entry.relative_path)
-        yield entry
-
-
-def _is_image(entry: Entry) -> bool:
-    return is_image_name(entry.relative_path)
-
-
-def _example(base: str) -> str:
-    entry = next(iter(listing(base)), None)
-    return "nothing" if entry is None else f"for instance {entry.relative_path!r}"
 
 
 def _told(message: str, places: Mapping[str, str]) -> str:
