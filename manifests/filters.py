@@ -110,16 +110,15 @@ class Selection:
         for group in self._groups(batches):
             for judged in group:
                 kept = judged.new & judged.sampled
-                end, upto = judged.end, len(kept)
-                full = left is not None and int(kept.sum()) >= left
-                if full and left is not None:
+                taken = int(kept.sum())
+                if left is not None and taken >= left:
                     upto = int(np.flatnonzero(kept)[left - 1]) + 1
                     end = int(judged.row[upto - 1]) + 1
-                yield self._taken(judged, kept[:upto], end)
-                if full:
+                    yield self._taken(judged, kept[:upto], end)
                     self.left_out["limit"] = int(group[-1].end > end or any(len(batch) for batch in batches))
                     return
-                left = None if left is None else left - int(kept.sum())
+                yield self._taken(judged, kept, judged.end)
+                left = None if left is None else left - taken
 
     def close(self) -> None:
         """Give back the memory of what it looked things up in."""

@@ -16,7 +16,7 @@ import pytest
 from anomaly_core.bundle import Bundle
 from anomaly_core.preprocess import decode
 from tests.anomaly_core.files import encode
-from tests.bench import archive, job, roofs
+from tests.bench import archive, freezing, job, roofs
 from tests.bench.archive import ANOMALOUS, Source, write_archive, write_bundle
 from tests.bench.baselines import dataloader, reference
 from tests.bench.job import SHARD_ROWS, Arrival, _each, _stop, enough, steady
@@ -93,6 +93,12 @@ def test_the_roof_beside_a_gpu_is_the_slowest_of_decoding_copying_and_models() -
     rates = {"fetch": 1.0, "decode": 50.0, "route": 80.0, "features": 80.0, "score": 40.0, "write": 1.0, "copy": 900.0}
     assert together(rates) == pytest.approx(20) and limiting(rates) == "models"
     assert together(rates | {"decode": 15.0}) == 15 and limiting(rates | {"decode": 15.0}) == "decode"
+
+
+def test_a_long_manifest_is_frozen_in_a_process_of_its_own(tmp_path: Path) -> None:
+    found = freezing.measure(2000, tmp_path)
+    assert (found["rows"], found["shards"]) == (2000, 16)
+    assert found["cpu_seconds"] > 0 and found["peak_mib"] >= found["before_mib"] > 0
 
 
 def test_a_long_manifest_is_frozen_and_committed(tmp_path: Path) -> None:
