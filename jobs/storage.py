@@ -222,7 +222,7 @@ def names_below(uri: str) -> Iterator[str]:
 
 def _local_names(base: str) -> Iterator[str]:
     def fail(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise error
 
     for folder, _, names in os.walk(base, onerror=fail):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,14 @@ def test_what_cannot_be_used_is_named_as_it_was_given(
     assert str(failure.value).startswith(f"{uri}: ")
     assert says in str(failure.value)
     assert str(tmp_path / "frozen") not in str(failure.value)
+
+
+def test_a_manifest_may_have_a_name_without_a_suffix(place: str, tmp_path: Path) -> None:
+    write_bytes(join(place, "night"), b"uri\n/x/1.png\n")
+    assert uris(frozen([join(place, "night")], tmp_path)[1]) == ["/x/1.png"]
+    below = join(place, "night", "images")  # a file cannot hold anything
+    with pytest.raises(ManifestError, match=re.escape(f"{below}: there is nothing here")):
+        frozen([below], tmp_path)
 
 
 def test_a_damaged_row_of_several_names_its_manifest(place: str, tmp_path: Path) -> None:
