@@ -16,7 +16,7 @@ from jobs.manifest.inspect import inspect
 from jobs.manifest.left_out import told
 from jobs.manifest.names import parquet_name
 from jobs.manifest.sources import SourceOptions, freeze_sources, open_sources
-from jobs.manifest.tables import first_problems, inspection_tables, problem_counts
+from jobs.manifest.tables import first_problems, inspection_tables, plain, problem_counts
 from jobs.manifest.write import Written, write_sample
 from jobs.storage import scratch, upload
 from jobs.storage_errors import StorageAccessError
@@ -146,7 +146,7 @@ def diff_command(asked: Asked, output: str | None, *, as_json: bool) -> int:
         for heading in ("line", *CHANGES):
             table.add_column(heading, justify="left" if heading == "line" else "right")
         for line, counts in found.by_line.items():
-            table.add_row(line or "of no line", *(f"{counts[change]:,}" for change in CHANGES))
+            table.add_row(plain(line) or "of no line", *(f"{counts[change]:,}" for change in CHANGES))
         if table.rows:
             console.print(table)
         _say(f"{found.new:,} new, {found.gone:,} gone, {found.changed:,} changed, {found.same:,} the same")

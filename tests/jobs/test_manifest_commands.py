@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -72,6 +73,19 @@ def test_inspect_is_for_people_too(place: str, capsys: pytest.CaptureFixture[str
     _, said = call(capsys, "inspect", uri, "--where", "line like '[%'")
     assert "[red]L9" in said
     assert "left out: 11 rows by --where" in said  # bad rows of which the line is not known stay
+
+
+def test_names_are_shown_as_they_are(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"uri": "/x/1.png", "line": "[/]", "camera": "\x1b[31mred"}]
+    before, after = manifest(place, "a.jsonl", [{"uri": "/x/2.png"}]), join(place, "b.parquet")
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows).append_column("[/x]", pa.array([{"[/y]": 1}])), file)
+    write_bytes(after, file.getvalue())
+    code, said = call(capsys, "diff", before, after)
+    assert code == 0 and "[/]" in said
+    code, said = call(capsys, "inspect", after)
+    assert code == 0 and "[/x]" in said and "struct<[/y]: int64>" in said
+    assert "\\x1b[31mred" in said and "\x1b" not in said
 
 
 def test_validate_tells_bad_rows_by_its_exit_code(place: str, capsys: pytest.CaptureFixture[str]) -> None:
