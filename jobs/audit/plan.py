@@ -35,6 +35,7 @@ from manifests.schema import ManifestError, NothingLeft
 FOOTER_BYTES = 2**16
 # Names that the stages use between them; a manifest must not bring its own.
 _INTERNAL = frozenset(f.name for f in (*LOADED, *DECIDED)) | {"problem_code", "problem_message"}
+TAKEN = RESERVED | _INTERNAL  # what no further column of a manifest may be called
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:
             _filters(config, local),
             local,
             shard_rows=config.shard_rows,
-            reserved=RESERVED | _INTERNAL,
+            reserved=TAKEN,
         )
     except NothingLeft as error:
         if error.left_out.get("since"):

@@ -70,5 +70,5 @@ def _size(count: int) -> str:
 
 
 def plain(text: str) -> str:
-    """For a cell of a table. Names come from whoever wrote the manifest: neither markup nor commands to the terminal."""
+    """For a cell of a table. Names come from whoever wrote a manifest: neither markup nor commands of a terminal."""
     return escape(printable(text))

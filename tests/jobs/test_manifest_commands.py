@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,35 @@ def test_validate_tells_bad_rows_by_its_exit_code(place: str, capsys: pytest.Cap
     assert len(json.loads(said)["first_problems"]) == 1
     code, said = call(capsys, "validate", join(place, "absent.csv"))
     assert code == 2 and "there is no such manifest" in said
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("score", 1, "column 'score': the results have a column of that name"),
+        ("Problem_Code", "x", "column 'Problem_Code': the results have a column of that name"),
+        ("waited", timedelta(1), "column 'waited' of type duration[us] cannot be carried into the results"),
+    ],
+)
+def test_validate_refuses_what_an_audit_refuses(
+    place: str, capsys: pytest.CaptureFixture[str], column: str, value: object, says: str
+) -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([{"uri": "/x/1.png", column: value}]), file)
+    write_bytes(join(place, "m.parquet"), file.getvalue())
+    code, said = call(capsys, "validate", join(place, "m.parquet"))
+    assert code == 2 and f"{place}/m.parquet: {says}" in said.replace("\n", " ")
+
+
+@pytest.mark.parametrize("column", ["problem_code", "URI", "image_id"])
+def test_no_table_is_made_that_could_not_be_frozen(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    uri, output = manifest(place, "m.jsonl", [{"uri": "/x/1.png", column: "x"}]), str(tmp_path / "out.parquet")
+    for command in ("build", "sample"):
+        code, said = call(capsys, command, uri, "--output", output)
+        assert code == 2 and f"column '{column}': the results have a column of that name" in said.replace("\n", " ")
+    assert not exists(output)
 
 
 def test_build_makes_one_of_several_and_says_what_is_not_in_it(place: str, capsys: pytest.CaptureFixture[str]) -> None:
