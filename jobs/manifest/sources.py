@@ -117,11 +117,13 @@ def freeze_sources(
 
 
 def digest_of(uris: Sequence[str], options: SourceOptions, local: Path) -> str | None:
-    """What the sha256 of these sources is now; None if it cannot be compared, because a listing is of its moment.
+    """What the sha256 of these sources is now; None if that is not compared: a listing is of its moment.
 
     Raises FileNotFoundError, StorageAccessError.
     """
     if len(uris) > 1 or options.format == INVENTORY or is_listed(uris[0], options) or is_inventory(uris[0]):
+        return None
+    if glob_of(uris[0]) is not None:
         return None
     copy = local / "copy"
     download(uris[0], copy)

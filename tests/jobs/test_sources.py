@@ -192,6 +192,7 @@ def test_whether_a_source_is_as_it_was(archive: str, place: str, tmp_path: Path)
     manifest(place, "m.jsonl", ("b.png",))
     assert digest_of([uri], SourceOptions(), tmp_path) not in (None, found.source_sha256)
     assert digest_of([archive], SourceOptions(), tmp_path) is None  # a listing is of its moment
+    assert digest_of([join(place, "*.jsonl")], SourceOptions(), tmp_path) is None
     assert is_listed(archive, SourceOptions()) and not is_listed(uri, SourceOptions())
 
 
