@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.manifest.sources import SourceOptions, digest_of, freeze_sources, is_listed
+from jobs.manifest.sources import SourceOptions, digest_of, freeze_sources, is_listed, open_sources
 from jobs.storage import download, listing, write_bytes
 from jobs.uris import is_local, join
 from manifests.filters import Filters
@@ -101,6 +101,24 @@ def test_several_manifests_are_one(archive: str, place: str, tmp_path: Path) -> 
     assert [(row["shift"], row["order"]) for row in rows] == [(1, None)] * 2 + [(None, None)] * 4 + [(None, "A")] * 2
     assert found.rows == 8
     assert frozen([second, archive, first], tmp_path)[0].source_sha256 != found.source_sha256
+
+
+def test_relative_uris_can_be_named_after_the_folder_of_their_manifest(place: str, tmp_path: Path) -> None:
+    night = manifest(place, "night/m.jsonl", ("1.png", "/x/2.png"))
+    assert uris(frozen([night], tmp_path)[1]) == ["1.png", "/x/2.png"]
+    assert uris(frozen([night], tmp_path, absolute=True)[1]) == [f"{place}/night/1.png", "/x/2.png"]
+
+
+def test_who_tells_all_that_an_object_store_has(archive: str, place: str, tmp_path: Path) -> None:
+    uri = manifest(place, "m.jsonl", ("/x/a.png",))
+
+    def lists(*sources: str) -> bool:
+        local = tmp_path / str(len(list(tmp_path.iterdir())))
+        local.mkdir()
+        return open_sources(sources, SourceOptions(), local).lists
+
+    assert lists(archive) == lists(archive, f"{archive}/**") == (not is_local(place))
+    assert not lists(uri) and not lists(archive, uri)
 
 
 def test_a_glob_of_manifests_is_all_of_them(place: str, tmp_path: Path) -> None:
