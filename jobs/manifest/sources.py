@@ -199,7 +199,7 @@ def _expanded(uri: str, options: SourceOptions) -> list[str]:
     wild = PathPattern(text, wildcards=True)
     if wild.fields:
         raise ManifestError(f"{uri}: fields such as {{line}} are for paths of images; write * for manifests")
-    below = [entry.relative_path for entry in listing(base)]
+    below = (entry.relative_path for entry in listing(base))
     matching = [normal(join(base, path)) for path in below if wild.match(path) is not None]
     if not matching:
         raise ManifestError(f"{uri}: no manifest matches; below {base} there is {an_example(base)}")
