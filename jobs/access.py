@@ -85,6 +85,7 @@ def _root(uri: str) -> str:
         if os.path.isdir(path):
             return path
         found = None if os.path.exists(path) else split_glob(path)
-        return found[0] if found is not None else parent(path)
+        # All of a machine is never meant: not by /*/night.csv, nor by a folder da[y]s whose manifest is gone by now.
+        return found[0] if found is not None and found[0] != "/" else parent(path)
     parts = urlsplit(uri)
     return posixpath.join(f"{parts.scheme}://{parts.netloc}", "")

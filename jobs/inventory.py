@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from jobs.storage import download, exists, names_below, read_bytes
+from jobs.storage import download, exists, is_file, names_below, read_bytes
 from jobs.uris import is_local, join, normal, parent, path_of, scheme_of
 from manifests.build import is_image_name
 from manifests.inventory import (
@@ -55,6 +55,8 @@ def is_inventory(uri: str) -> bool:
     if uri.endswith("/" + MANIFEST):
         return _is_manifest(uri)
     if scheme_of(uri) in ("http", "https") or ("/" in path_of(uri) and _FILE_SUFFIX.search(uri)):
+        return False
+    if is_file(uri):  # asked first: where listing is not allowed, S3 denies what is not there
         return False
     if _is_manifest(join(uri, MANIFEST)):
         return True

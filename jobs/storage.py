@@ -187,15 +187,21 @@ def prune(uri: str, levels: int) -> None:
 
 
 def listing(uri: str) -> Iterator[Entry]:
-    """Every object below a folder or prefix, sorted by name. An absent folder has none. Of S3 only a page is held."""
+    """Every object below a folder or prefix, sorted by name. An absent folder has none.
+
+    Only a page or a folder of them is held. Raises StorageAccessError, also for a folder below that cannot be read.
+    """
     with access(uri):
         fs, base = filesystem(uri), path_of(uri)
         fs.invalidate_cache()
         if scheme_of(uri) in _S3:
             yield from _s3_entries(fs, base, uri.partition("://")[0])
             return
+        if is_local(uri):
+            yield from _local_entries(base)
+            return
         found: Mapping[str, Mapping[str, Any]] = fs.find(base, detail=True)
-    prefix = "" if is_local(uri) else uri.partition("://")[0] + "://"
+    prefix = uri.partition("://")[0] + "://"
     for path in sorted(found):
         info = found[path]
         relative = path[len(base) :].lstrip("/")
@@ -220,9 +226,37 @@ def names_below(uri: str) -> Iterator[str]:
             yield from (entry.relative_path for entry in listing(uri))
 
 
+def _local_entries(base: str) -> Iterator[Entry]:
+    levels = [_in_folder(base)]
+    while levels:
+        found = next(levels[-1], None)
+        if found is None:
+            levels.pop()
+        elif found.is_dir(follow_symlinks=False):
+            levels.append(_in_folder(found.path))
+        else:
+            try:
+                there = found.stat(follow_symlinks=False)
+                size = os.stat(found.path).st_size if os.path.exists(found.path) else 0  # a link may lead nowhere
+            except FileNotFoundError:  # gone since
+                continue
+            modified = datetime.fromtimestamp(there.st_mtime).astimezone()
+            yield Entry(found.path, found.path[len(base) :].lstrip("/"), size, None, modified)
+
+
+def _in_folder(path: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as found:
+            entries = list(found)
+    except (FileNotFoundError, NotADirectoryError):
+        return iter(())
+    # So that the paths of all files come in their order: a-b/x before a/x.
+    return iter(sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False)))
+
+
 def _local_names(base: str) -> Iterator[str]:
     def fail(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise error
 
     for folder, _, names in os.walk(base, onerror=fail):

@@ -29,15 +29,16 @@ Mask = npt.NDArray[np.bool_]
 class Since:
     """Rows from before ``cut`` are left out, by last_modified, or captured_at where the manifest has no such column.
 
-    Of the others, and those without a time, the ones whose image_id is among ``seen``: a Parquet file with a column
-    image_id, of any length. Rows with a problem stay. Raises ValueError for a cut without a time zone.
+    Of the others, those without a time, and all where there is no cut, the ones whose image_id is among ``seen``: a
+    Parquet file with a column image_id, of any length. Rows with a problem stay. Raises ValueError for a cut without a
+    time zone.
     """
 
-    cut: datetime
+    cut: datetime | None
     seen: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.cut.tzinfo is None:
+        if self.cut is not None and self.cut.tzinfo is None:
             raise ValueError(f"since {self.cut}: the time needs a zone")
 
 
@@ -132,7 +133,7 @@ class Selection:
             return ManifestError(f"{name}: the manifest has no rows; check how it was made")
         told = {
             "where": f"where {self.filters.where!r}",
-            "since": f"since {self.filters.since.cut.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if self.filters.since else "",
+            "since": f"since {_said(self.filters.since)}",
             "sample": f"the sample of {self.filters.sample or 0:.10g}",
         }
         said = ", ".join(f"{self.left_out[key]:,} by {text}" for key, text in told.items() if key in self.left_out)
@@ -178,9 +179,10 @@ class Selection:
     def _since(self, batch: pa.RecordBatch) -> tuple[Mask, Mask]:
         if self.filters.since is None:
             return np.ones(len(batch), bool), np.zeros(len(batch), bool)
-        cut = pa.scalar(self.filters.since.cut.astimezone(UTC), batch.schema.field(self._time).type)
-        before = np.asarray(pc.fill_null(pc.less(batch[self._time], cut), False))
-        good = np.asarray(batch["problem_code"].is_null())
+        good, before = np.asarray(batch["problem_code"].is_null()), np.zeros(len(batch), bool)
+        if self.filters.since.cut is not None:
+            cut = pa.scalar(self.filters.since.cut.astimezone(UTC), batch.schema.field(self._time).type)
+            before = np.asarray(pc.fill_null(pc.less(batch[self._time], cut), False))
         return ~(good & before), good & ~before
 
     def _sampled(self, name: pa.Array) -> Mask:
@@ -199,3 +201,9 @@ class Selection:
             judged.new[judged.asked] &= ~seen[start : start + len(names)]
             start += len(names)
         return group
+
+
+def _said(since: Since | None) -> str:
+    return (
+        "the runs before" if since is None or since.cut is None else f"{since.cut.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from anomaly_core.features import BackboneForm
 from jobs.access import AllowList
 from jobs.manifest.sources import SOURCE_FORMATS, SourceOptions
-from jobs.manifest.times import parse_since
+from jobs.manifest.times import LAST_RUN, parse_since
 from jobs.uris import normal, scheme_of
 from manifests.build import PathPattern
 from manifests.filters import parse_sample
@@ -203,7 +203,7 @@ class AuditConfig(BaseModel):
         """How the manifests are read."""
         columns = ReadOptions.parse_map(self.map) if self.map is not None else {}
         day = self.inventory_date.isoformat() if self.inventory_date is not None else None
-        return SourceOptions(self.format, columns, self.base, self.pattern, day)
+        return SourceOptions(self.format, columns, self.base, self.pattern, day, absolute=self.since == LAST_RUN)
 
     @property
     def allowed(self) -> AllowList:

@@ -24,7 +24,7 @@ from jobs.audit.results import DAMAGE, RESERVED
 from jobs.audit.since import resolve_since
 from jobs.audit.write import shard_name
 from jobs.machine import cpu_name
-from jobs.manifest.sources import digest_of, freeze_sources
+from jobs.manifest.sources import Source, digest_of, freeze_sources
 from jobs.storage import exists, listing, reading, scratch, upload
 from jobs.uris import join
 from manifests.filters import Filters, parse_sample
@@ -35,6 +35,7 @@ from manifests.schema import ManifestError, NothingLeft
 FOOTER_BYTES = 2**16
 # Names that the stages use between them; a manifest must not bring its own.
 _INTERNAL = frozenset(f.name for f in (*LOADED, *DECIDED)) | {"problem_code", "problem_message"}
+TAKEN = RESERVED | _INTERNAL  # what no further column of a manifest may be called
 
 
 @dataclass(frozen=True)
@@ -166,10 +167,10 @@ def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:
         frozen = freeze_sources(
             config.manifests,
             config.sources,
-            _filters(config, local),
+            lambda source: _filters(config, source, local),
             local,
             shard_rows=config.shard_rows,
-            reserved=RESERVED | _INTERNAL,
+            reserved=TAKEN,
         )
     except NothingLeft as error:
         if error.left_out.get("since"):
@@ -182,8 +183,8 @@ def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:
     return frozen
 
 
-def _filters(config: AuditConfig, local: Path) -> Filters:
-    since = None if config.since is None else resolve_since(config.since, config.output, config.name, local)
+def _filters(config: AuditConfig, source: Source, local: Path) -> Filters:
+    since = resolve_since(config, source, local)
     sample = None if config.sample is None else parse_sample(config.sample)
     return Filters(where=config.where, since=since, sample=sample, limit=config.limit)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.manifest.listings import list_images
@@ -64,7 +65,9 @@ def _bytes(path: Path) -> int | None:
     with pq.ParquetFile(path) as file:
         if "size" not in file.schema_arrow.names:
             return None
-        columns = [batch["size"] for batch in file.iter_batches(columns=["size"])]
-    return (
-        None if any(column.null_count for column in columns) else sum(column.sum().as_py() or 0 for column in columns)
-    )
+        total = 0
+        for batch in file.iter_batches(columns=["size"]):
+            if batch["size"].null_count:
+                return None
+            total += pc.sum(batch["size"]).as_py() or 0
+    return total

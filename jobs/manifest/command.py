@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from jobs.manifest.inspect import inspect
 from jobs.manifest.left_out import told
 from jobs.manifest.names import parquet_name
 from jobs.manifest.sources import SourceOptions, freeze_sources, open_sources
-from jobs.manifest.tables import first_problems, inspection_tables, problem_counts
+from jobs.manifest.tables import first_problems, inspection_tables, plain, problem_counts
 from jobs.manifest.write import Written, write_sample
 from jobs.storage import scratch, upload
 from jobs.storage_errors import StorageAccessError
@@ -24,7 +23,6 @@ from jobs.terminal import complain, note
 from jobs.terminal import output as console
 from jobs.uris import normal
 from manifests.filters import Filters, parse_sample
-from manifests.freeze import FrozenManifest
 from manifests.readers import ReadOptions
 from manifests.schema import ManifestError
 
@@ -95,8 +93,9 @@ def inspect_command(asked: Asked, most: int, *, as_json: bool) -> int:
     """Print what a manifest holds: 0, 2 usage, 4 storage."""
 
     def work() -> int:
-        with _frozen(asked, asked.uris) as (frozen, parts):
-            found = inspect(frozen, parts, most)
+        with scratch() as local:
+            frozen = freeze_sources(asked.uris, asked.options, asked.filters, local)
+            found = inspect(frozen, [local / "frozen" / part for part in frozen.parts], most)
         if as_json:
             console.print_json(found.model_dump_json())
             return exits.COMMITTED
@@ -113,9 +112,14 @@ def inspect_command(asked: Asked, most: int, *, as_json: bool) -> int:
 def validate_command(asked: Asked, show: int, *, as_json: bool) -> int:
     """Print the bad rows: 0 if there are none, 3 if there are, 2 if the manifest cannot be used, 4 storage."""
 
+    from jobs.audit.carry import check_carried  # with all that an audit loads, which takes a while
+    from jobs.audit.plan import TAKEN
+
     def work() -> int:
-        with _frozen(asked, asked.uris) as (frozen, parts):
-            found = inspect(frozen, parts, 1, show)
+        with scratch() as local:
+            frozen = freeze_sources(asked.uris, asked.options, asked.filters, local, reserved=TAKEN)
+            check_carried(", ".join(asked.uris), frozen, local / "frozen", local)
+            found = inspect(frozen, [local / "frozen" / part for part in frozen.parts], 1, show)
         bad = found.rows - found.good
         if as_json:
             console.print_json(found.model_dump_json(include=_CHECKED))
@@ -146,7 +150,7 @@ def diff_command(asked: Asked, output: str | None, *, as_json: bool) -> int:
         for heading in ("line", *CHANGES):
             table.add_column(heading, justify="left" if heading == "line" else "right")
         for line, counts in found.by_line.items():
-            table.add_row(line or "of no line", *(f"{counts[change]:,}" for change in CHANGES))
+            table.add_row(plain(line) or "of no line", *(f"{counts[change]:,}" for change in CHANGES))
         if table.rows:
             console.print(table)
         _say(f"{found.new:,} new, {found.gone:,} gone, {found.changed:,} changed, {found.same:,} the same")
@@ -162,19 +166,15 @@ def _parts(asked: Asked, uris: tuple[str, ...], local: Path) -> list[Path]:
     return [local / "frozen" / part for part in freeze_sources(uris, asked.options, asked.filters, local).parts]
 
 
-@contextmanager
-def _frozen(asked: Asked, uris: tuple[str, ...]) -> Iterator[tuple[FrozenManifest, list[Path]]]:
-    with scratch() as local:
-        frozen = freeze_sources(uris, asked.options, asked.filters, local)
-        yield frozen, [local / "frozen" / part for part in frozen.parts]
-
-
 def _guarded(work: Callable[[], int]) -> int:
     try:
         return work()
     except (ManifestError, ValueError) as error:
         complain(str(error))
         return exits.USAGE
+    except exits.AuditError as error:
+        complain(error.message)
+        return error.code
     except StorageAccessError as error:
         complain(str(error))
         return exits.NO_ACCESS

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.inventory import fetch, is_inventory
 from jobs.manifest.listings import an_example, glob_of, list_images
 from jobs.storage import download, is_file, listing
-from jobs.uris import join, normal, parent
+from jobs.uris import is_local, join, normal, parent
 from manifests.build import PathPattern
 from manifests.filters import Filters
 from manifests.freeze import FrozenManifest, freeze
@@ -31,7 +31,8 @@ class SourceOptions:
 
     format: one of SOURCE_FORMATS, None to detect it; prefix is what lies below a folder. columns: known column to its
     name in the file. base: what relative uris are put behind. pattern: what the paths of a listing or an inventory say.
-    inventory_date: YYYY-MM-DD, of the inventory to take where there are several.
+    inventory_date: YYYY-MM-DD, of the inventory to take where there are several. absolute: relative uris are put behind
+    the folder of their manifest, so that images are named after where they are.
     """
 
     format: str | None = None
@@ -39,18 +40,21 @@ class SourceOptions:
     base: str | None = None
     pattern: str | None = None
     inventory_date: str | None = None
+    absolute: bool = False
 
 
 @dataclass(frozen=True)
 class Source:
     """An opened manifest. name: for messages. sha256: of what was read. inventories: their readers, which count what
-    they leave out while they are read. places: local copies and what they are copies of."""
+    they leave out while they are read. places: local copies and what they are copies of. lists: whether it is all that
+    an object store has there, with the times at which it got there."""
 
     reader: ManifestReader
     name: str
     sha256: str
     inventories: tuple[InventoryReader, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+    lists: bool = False
 
     def passed_over(self) -> dict[str, int]:
         """What the inventories list that is no current image, by kind, once all is read."""
@@ -72,7 +76,7 @@ def open_sources(uris: Sequence[str], options: SourceOptions, local: Path) -> So
     for number, uri in enumerate(expanded):
         folder = local / str(number)
         folder.mkdir()
-        base = options.base or (parent(uri) if len(expanded) > 1 else None)
+        base = options.base or (parent(uri) if len(expanded) > 1 or options.absolute else None)
         found.append(_opened(uri, options, base, folder))
     if len(found) == 1:
         return found[0]
@@ -83,19 +87,23 @@ def open_sources(uris: Sequence[str], options: SourceOptions, local: Path) -> So
         hashlib.sha256("".join(one.sha256 for one in found).encode()).hexdigest(),
         tuple(inventory for one in found for inventory in one.inventories),
         {copy: uri for one in found for copy, uri in one.places.items()},
+        all(one.lists for one in found),
     )
 
 
 def freeze_sources(
     uris: Sequence[str],
     options: SourceOptions,
-    filters: Filters,
+    filters: Filters | Callable[[Source], Filters],
     local: Path,
     *,
     shard_rows: int | None = None,
     reserved: frozenset[str] = frozenset(),
 ) -> FrozenManifest:
-    """Open manifests and freeze them into ``local/frozen``. Raises ManifestError, StorageAccessError."""
+    """Open manifests and freeze them into ``local/frozen``. filters: they, or what makes them of the opened manifests.
+
+    Raises ManifestError, StorageAccessError.
+    """
     copies = local / "sources"
     copies.mkdir()
     source = open_sources(uris, options, copies)
@@ -105,7 +113,7 @@ def freeze_sources(
             local / "frozen",
             name=source.name,
             source_sha256=source.sha256,
-            filters=filters,
+            filters=filters if isinstance(filters, Filters) else filters(source),
             shard_rows=shard_rows,
             reserved=reserved,
         )
@@ -117,11 +125,13 @@ def freeze_sources(
 
 
 def digest_of(uris: Sequence[str], options: SourceOptions, local: Path) -> str | None:
-    """What the sha256 of these sources is now; None if it cannot be compared, because a listing is of its moment.
+    """What the sha256 of these sources is now; None if that is not compared: a listing is of its moment.
 
     Raises FileNotFoundError, StorageAccessError.
     """
     if len(uris) > 1 or options.format == INVENTORY or is_listed(uris[0], options) or is_inventory(uris[0]):
+        return None
+    if glob_of(uris[0]) is not None:
         return None
     copy = local / "copy"
     download(uris[0], copy)
@@ -167,7 +177,7 @@ def _listed(uri: str, pattern: str | None, folder: Path) -> Source:
     list_images(uri, pattern, copy)
     with open(copy, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Source(open_manifest(copy, "parquet"), uri, digest, (), {str(copy): uri})
+    return Source(open_manifest(copy, "parquet"), uri, digest, (), {str(copy): uri}, not is_local(uri))
 
 
 def _inventory(uri: str, options: SourceOptions, folder: Path) -> Source:
@@ -177,7 +187,7 @@ def _inventory(uri: str, options: SourceOptions, folder: Path) -> Source:
     pattern = PathPattern(options.pattern) if options.pattern is not None else None
     reader = InventoryReader(found.inventory, list(found.files), pattern)
     places = {str(path): f"{found.uri}, data file {number}" for number, path in enumerate(found.files, 1)}
-    return Source(reader, found.uri, found.sha256, (reader,), places)
+    return Source(reader, found.uri, found.sha256, (reader,), places, True)
 
 
 def _expanded(uri: str, options: SourceOptions) -> list[str]:
@@ -189,7 +199,7 @@ def _expanded(uri: str, options: SourceOptions) -> list[str]:
     wild = PathPattern(text, wildcards=True)
     if wild.fields:
         raise ManifestError(f"{uri}: fields such as {{line}} are for paths of images; write * for manifests")
-    below = [entry.relative_path for entry in listing(base)]
+    below = (entry.relative_path for entry in listing(base))
     matching = [normal(join(base, path)) for path in below if wild.match(path) is not None]
     if not matching:
         raise ManifestError(f"{uri}: no manifest matches; below {base} there is {an_example(base)}")

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.manifest.inspect import Counts, Inspection
+from manifests.schema import printable
 
 
 def inspection_tables(found: Inspection) -> Iterator[Table]:
@@ -27,7 +28,7 @@ def inspection_tables(found: Inspection) -> Iterator[Table]:
         table.add_column("column")
         table.add_column("type")
         for column, kind in found.columns.items():
-            table.add_row(_plain(column), kind)
+            table.add_row(plain(column), plain(kind))
         yield table
     if found.problems:
         yield problem_counts(found)
@@ -40,7 +41,7 @@ def _counted(name: str, counts: Counts) -> Table:
     table.add_column(name)
     table.add_column("images", justify="right")
     for value, count in counts.values:
-        table.add_row("none" if value is None else _plain(value), f"{count:,}")
+        table.add_row("none" if value is None else plain(value), f"{count:,}")
     return table
 
 
@@ -60,7 +61,7 @@ def first_problems(found: Inspection) -> Table:
     for heading in ("row", "code", "problem"):
         table.add_column(heading, overflow="fold")
     for problem in found.first_problems:
-        table.add_row(f"{problem.row:,}", problem.code, _plain(problem.message))
+        table.add_row(f"{problem.row:,}", problem.code, plain(problem.message))
     return table
 
 
@@ -68,6 +69,6 @@ def _size(count: int) -> str:
     return f"{count // 2**20} MiB" if count >= 2**20 else f"{count // 2**10} KiB"
 
 
-def _plain(text: str) -> str:
-    # Names come from whoever wrote the manifest: as text, not markup.
-    return escape(text)
+def plain(text: str) -> str:
+    """For a cell of a table. Names come from whoever wrote a manifest: neither markup nor commands of a terminal."""
+    return escape(printable(text))

@@ -10,10 +10,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from manifests.filters import Filters, Selection, Taken
 
+from manifests.filters import Filters, Selection, Taken
 from manifests.readers import ManifestReader
-from manifests.schema import KNOWN_COLUMNS, ManifestError
+from manifests.schema import KNOWN_COLUMNS, ManifestError, check_names
 
 MEMORY = "512MB"
 
@@ -32,8 +32,9 @@ class Written:
 def write_manifest(reader: ManifestReader, name: str, filters: Filters, output: Path, work: Path) -> Written:
     """Write the good rows of a manifest that the filters leave. name: for messages; work: a folder of our own.
 
-    Raises ManifestError if none is left.
+    Raises ManifestError if none is left, and for columns that no frozen manifest can have.
     """
+    check_names(name, reader.schema_extras, frozenset())
     selection = Selection(filters, reader.schema_extras, name, work)
     written = _write(selection(reader.batches()), reader.schema_extras, output)
     if not written.rows and not written.bad:
@@ -47,8 +48,9 @@ def write_sample(
 ) -> Written:
     """Write so many of the good rows that the filters leave, chosen by the names of their images.
 
-    per: column of which each value gets so many. The manifest is read twice. Raises ManifestError if none is left.
+    per: column of which each value gets so many. The manifest is read twice. Raises ManifestError as `write_manifest`.
     """
+    check_names(name, reader.schema_extras, frozenset())
     chosen = _chosen(reader, name, filters, rows, per, work)
     if not len(chosen):
         raise ManifestError(f"{name}: no good row is left to take; see line-audit manifest inspect")

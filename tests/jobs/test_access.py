@@ -354,3 +354,12 @@ def test_whatever_is_refused_is_refused_by_name(root: Path, uri: str) -> None:
     for allowed in (AllowList.of(f"{root}/list.csv", []), AllowList.of("s3://bucket/list.csv", [])):
         with contextlib.suppress(NotAllowed):
             allowed.resolve(uri)
+
+
+def test_a_glob_allows_the_folder_above_it_but_never_the_whole_machine(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"x")
+    assert AllowList.of(f"{tmp_path}/*/night.csv", ()).resolve(str(secret)) == os.path.realpath(secret)
+    for manifest in ("/*/night.csv", "/no[t]/there/night.csv", "/{line}/night.csv"):
+        with pytest.raises(NotAllowed, match="outside the allowed folders"):
+            AllowList.of(manifest, ()).resolve(str(secret))

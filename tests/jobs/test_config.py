@@ -311,3 +311,9 @@ def test_a_submitted_job_writes_where_the_results_stay(
         return
     with pytest.raises(ValidationError, match="give an absolute path on storage that every node sees"):
         config(output=output)
+
+
+def test_images_that_are_remembered_are_named_after_where_they_are() -> None:
+    given = {"manifest": "m.csv", "bundle": "b", "output": "o"}
+    assert AuditConfig(**given, since="last-run").sources.absolute
+    assert not AuditConfig(**given, since="2026-03-14").sources.absolute

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -74,6 +76,19 @@ def test_inspect_is_for_people_too(place: str, capsys: pytest.CaptureFixture[str
     assert "left out: 11 rows by --where" in said  # bad rows of which the line is not known stay
 
 
+def test_names_are_shown_as_they_are(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"uri": "/x/1.png", "line": "[/]", "camera": "\x1b[31mred"}]
+    before, after = manifest(place, "a.jsonl", [{"uri": "/x/2.png"}]), join(place, "b.parquet")
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows).append_column("[/x]", pa.array([{"[/y]": 1}])), file)
+    write_bytes(after, file.getvalue())
+    code, said = call(capsys, "diff", before, after)
+    assert code == 0 and "[/]" in said
+    code, said = call(capsys, "inspect", after)
+    assert code == 0 and "[/x]" in said and "struct<[/y]: int64>" in said
+    assert "\\x1b[31mred" in said and "\x1b" not in said
+
+
 def test_validate_tells_bad_rows_by_its_exit_code(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = manifest(place, "good.jsonl", ROWS), manifest(place, "bad.jsonl", BAD)
     assert call(capsys, "validate", good) == (0, "10 rows, all of them good\n")
@@ -86,6 +101,35 @@ def test_validate_tells_bad_rows_by_its_exit_code(place: str, capsys: pytest.Cap
     assert len(json.loads(said)["first_problems"]) == 1
     code, said = call(capsys, "validate", join(place, "absent.csv"))
     assert code == 2 and "there is no such manifest" in said
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("score", 1, "column 'score': the results have a column of that name"),
+        ("Problem_Code", "x", "column 'Problem_Code': the results have a column of that name"),
+        ("waited", timedelta(1), "column 'waited' of type duration[us] cannot be carried into the results"),
+    ],
+)
+def test_validate_refuses_what_an_audit_refuses(
+    place: str, capsys: pytest.CaptureFixture[str], column: str, value: object, says: str
+) -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([{"uri": "/x/1.png", column: value}]), file)
+    write_bytes(join(place, "m.parquet"), file.getvalue())
+    code, said = call(capsys, "validate", join(place, "m.parquet"))
+    assert code == 2 and f"{place}/m.parquet: {says}" in said.replace("\n", " ")
+
+
+@pytest.mark.parametrize("column", ["problem_code", "URI", "image_id"])
+def test_no_table_is_made_that_could_not_be_frozen(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    uri, output = manifest(place, "m.jsonl", [{"uri": "/x/1.png", column: "x"}]), str(tmp_path / "out.parquet")
+    for command in ("build", "sample"):
+        code, said = call(capsys, command, uri, "--output", output)
+        assert code == 2 and f"column '{column}': the results have a column of that name" in said.replace("\n", " ")
+    assert not exists(output)
 
 
 def test_build_makes_one_of_several_and_says_what_is_not_in_it(place: str, capsys: pytest.CaptureFixture[str]) -> None:

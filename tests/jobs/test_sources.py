@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.manifest.sources import SourceOptions, digest_of, freeze_sources, is_listed
+from jobs.manifest.sources import SourceOptions, digest_of, freeze_sources, is_listed, open_sources
 from jobs.storage import download, listing, write_bytes
 from jobs.uris import is_local, join
 from manifests.filters import Filters
@@ -102,6 +103,24 @@ def test_several_manifests_are_one(archive: str, place: str, tmp_path: Path) -> 
     assert frozen([second, archive, first], tmp_path)[0].source_sha256 != found.source_sha256
 
 
+def test_relative_uris_can_be_named_after_the_folder_of_their_manifest(place: str, tmp_path: Path) -> None:
+    night = manifest(place, "night/m.jsonl", ("1.png", "/x/2.png"))
+    assert uris(frozen([night], tmp_path)[1]) == ["1.png", "/x/2.png"]
+    assert uris(frozen([night], tmp_path, absolute=True)[1]) == [f"{place}/night/1.png", "/x/2.png"]
+
+
+def test_who_tells_all_that_an_object_store_has(archive: str, place: str, tmp_path: Path) -> None:
+    uri = manifest(place, "m.jsonl", ("/x/a.png",))
+
+    def lists(*sources: str) -> bool:
+        local = tmp_path / str(len(list(tmp_path.iterdir())))
+        local.mkdir()
+        return open_sources(sources, SourceOptions(), local).lists
+
+    assert lists(archive) == lists(archive, f"{archive}/**") == (not is_local(place))
+    assert not lists(uri) and not lists(archive, uri)
+
+
 def test_a_glob_of_manifests_is_all_of_them(place: str, tmp_path: Path) -> None:
     for day in (1, 2, 10):
         manifest(place, f"lists/2026-03-{day:02d}.jsonl", (f"/x/{day}.png",))
@@ -166,6 +185,14 @@ def test_what_cannot_be_used_is_named_as_it_was_given(
     assert str(tmp_path / "frozen") not in str(failure.value)
 
 
+def test_a_manifest_may_have_a_name_without_a_suffix(place: str, tmp_path: Path) -> None:
+    write_bytes(join(place, "night"), b"uri\n/x/1.png\n")
+    assert uris(frozen([join(place, "night")], tmp_path)[1]) == ["/x/1.png"]
+    below = join(place, "night", "images")  # a file cannot hold anything
+    with pytest.raises(ManifestError, match=re.escape(f"{below}: there is nothing here")):
+        frozen([below], tmp_path)
+
+
 def test_a_damaged_row_of_several_names_its_manifest(place: str, tmp_path: Path) -> None:
     good = manifest(place, "good.jsonl", ("/x/1.png",))
     write_bytes(join(place, "bad.csv"), b"uri,captured_at\n/x/2.png,last night\n")
@@ -183,6 +210,7 @@ def test_whether_a_source_is_as_it_was(archive: str, place: str, tmp_path: Path)
     manifest(place, "m.jsonl", ("b.png",))
     assert digest_of([uri], SourceOptions(), tmp_path) not in (None, found.source_sha256)
     assert digest_of([archive], SourceOptions(), tmp_path) is None  # a listing is of its moment
+    assert digest_of([join(place, "*.jsonl")], SourceOptions(), tmp_path) is None
     assert is_listed(archive, SourceOptions()) and not is_listed(uri, SourceOptions())
 
 

@@ -325,6 +325,30 @@ def test_a_listing_of_empty_folders_is_empty(tmp_path: Path) -> None:
     assert list(listing(str(tmp_path))) == []
 
 
+def test_a_local_listing_reads_one_folder_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ["a-b/1.png", "a.png", "a/1.png", "a/b/1.png", "a/b.png", "ab", "nowhere.png"]
+    for name in wanted[:-1]:
+        write_bytes(str(tmp_path / name), name.encode())
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "absent")
+    (tmp_path / "z.png").symlink_to(tmp_path / "a" / "b.png")
+    opened, scandir = [], os.scandir
+
+    def noted(path: str) -> Any:
+        if path.endswith("a/b"):
+            raise PermissionError(13, "Permission denied", path)
+        opened.append(path)
+        return scandir(path)
+
+    found = [(entry.relative_path, entry.size) for entry in listing(str(tmp_path))]
+    assert found == [*((name, len(name)) for name in sorted(wanted)[:-1]), ("nowhere.png", 0), ("z.png", 7)]
+    monkeypatch.setattr(os, "scandir", noted)
+    entries = listing(str(tmp_path))
+    assert next(entries).relative_path == "a-b/1.png"
+    assert opened == [str(tmp_path), str(tmp_path / "a-b")]
+    with pytest.raises(StorageAccessError, match="a/b"):  # what cannot be read is not nothing
+        list(entries)
+
+
 def test_a_listing_across_pages_of_the_server_is_whole(s3: str) -> None:
     client = boto3.client("s3")
     wanted = sorted(f"{n % 3}/{n}.png" for n in range(3 * PAGE + 1))

@@ -94,6 +94,10 @@ def test_what_is_new_since_a_time(frozen_from: Freezer, tmp_path: Path) -> None:
     assert captured.column("n") == [1, 2, 3, 4]
     seen = frozen_from(table, "m.parquet", filters=Filters(since=Since(NIGHT, tmp_path / "s")))
     assert (seen.column("n"), seen.frozen.left_out) == ([0, 4], {"since": 3})
+    ever = Filters(since=Since(None, tmp_path / "s"))
+    assert frozen_from(table, "m.parquet", filters=ever).column("n") == [0, 2, 4]
+    with pytest.raises(ManifestError, match=r"of 1 rows were left out 1 by since the runs before$"):
+        frozen_from(table.slice(1, 1), "m.parquet", filters=ever)
 
 
 def test_rows_with_a_problem_are_never_old(frozen_from: Freezer, tmp_path: Path) -> None:
@@ -180,7 +184,7 @@ def expected(rows: list[dict[str, Any]], asked: Filters, seen: set[str] | None) 
         name = image_id(row["uri"], None, None) if known else row_id(number, (row["uri"], None, None, code, None))
         held = CONDITIONS[asked.where](row) if asked.where else True
         time = row["last_modified"]
-        old = time is not None and time < NIGHT
+        old = time is not None and asked.since and asked.since.cut and time < asked.since.cut
         if not (held or (held is None and code)):
             out["where"] += 1
         elif asked.since and not code and (old or name in (seen or ())):
@@ -205,7 +209,9 @@ def test_every_row_is_kept_or_left_out_and_in_one_shard(data: st.DataObject, row
         asked = Filters(
             where=data.draw(st.sampled_from([None, *CONDITIONS]), "where"),
             since=data.draw(
-                st.sampled_from([None, Since(NIGHT, root / "seen" if names is not None else None)]), "since"
+                st.sampled_from(
+                    [None, *(Since(cut, root / "seen" if names is not None else None) for cut in (NIGHT, None))]
+                )
             ),
             sample=data.draw(st.sampled_from([None, 0.3, 0.9]), "sample"),
             limit=data.draw(st.sampled_from([None, 1, 3, 8]), "limit"),

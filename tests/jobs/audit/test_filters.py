@@ -94,8 +94,9 @@ def test_the_night_after_audits_what_is_new(archive: Path, bundle: str, tmp_path
     assert {entry.relative_path[:10] for entry in listing(f"{output}/runs")} == {"2026-01-01"}
     arrive(3, 4)
     assert night("2026-01-02", limit=1) == ["003.png"]
-    assert night("2026-01-03") == ["004.jpg"]
-    # Without what was seen, all from a day before the last run on is new again.
+    arrive(5, at=days_ago)  # late, as copies are that keep the times of their files
+    assert night("2026-01-03") == ["004.jpg", "005.png"]
+    # Without what was seen, all is new again.
     for date in ("2026-01-01", "2026-01-02"):
         delete(RunFolder(str(output), date, "audit").success)
-    assert night("2026-01-04") == ["002.jpg", "003.png"]
+    assert night("2026-01-04") == ["000.jpg", "001.png", "002.jpg", "003.png"]
