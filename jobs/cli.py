@@ -33,6 +33,7 @@ from jobs.options import (
     StallOption,
     WhereOption,
     form_of,
+    joined,
 )
 from jobs.terminal import complain
 from manifests.secrets import REFUSED, without_secrets
@@ -122,7 +123,7 @@ def audit(
     settings: dict[str, Any] = {
         "manifest": manifest[0],
         "also": tuple(manifest[1:]),
-        "map": columns,
+        "map": joined(columns),
         "base": base,
         "pattern": pattern,
         "inventory_date": inventory_date,

@@ -17,6 +17,7 @@ from jobs.options import (
     SampleOption,
     SourcesArgument,
     WhereOption,
+    joined,
 )
 
 manifest_app = typer.Typer(help="Make, look at and compare manifests: lists of images to audit.", no_args_is_help=True)
@@ -45,7 +46,7 @@ def build(
     """Write one Parquet manifest of the images below a prefix, or of manifests of any format."""
     from jobs.manifest.command import Asked, build_command
 
-    asked = Asked(tuple(sources), _name(format), columns, base, pattern, inventory_date, where, sample)
+    asked = Asked(tuple(sources), _name(format), joined(columns), base, pattern, inventory_date, where, sample)
     raise typer.Exit(build_command(asked, output))
 
 
@@ -64,7 +65,7 @@ def inspect(
     """Count images by line, camera, day, format and size, and show the first bad rows."""
     from jobs.manifest.command import Asked, inspect_command
 
-    asked = Asked(tuple(sources), _name(format), columns, base, pattern, inventory_date, where, None)
+    asked = Asked(tuple(sources), _name(format), joined(columns), base, pattern, inventory_date, where, None)
     raise typer.Exit(inspect_command(asked, most, as_json=as_json))
 
 
@@ -76,13 +77,14 @@ def validate(
     columns: MapOption = None,
     base: BaseOption = None,
     inventory_date: InventoryDateOption = None,
+    where: WhereOption = None,
     show: Annotated[int, typer.Option(min=0, help="Bad rows to show.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """Check every row as an audit would; exit with 3 if some are bad, with 2 if the manifest cannot be used."""
     from jobs.manifest.command import Asked, validate_command
 
-    asked = Asked(tuple(sources), _name(format), columns, base, pattern, inventory_date, None, None)
+    asked = Asked(tuple(sources), _name(format), joined(columns), base, pattern, inventory_date, where, None)
     raise typer.Exit(validate_command(asked, show, as_json=as_json))
 
 
@@ -102,7 +104,7 @@ def sample(
     """Write a manifest of some images: by chance, but the same ones every time."""
     from jobs.manifest.command import Asked, sample_command
 
-    asked = Asked(tuple(sources), _name(format), columns, base, pattern, inventory_date, where, None)
+    asked = Asked(tuple(sources), _name(format), joined(columns), base, pattern, inventory_date, where, None)
     raise typer.Exit(sample_command(asked, output, rows, None if per is None else per.value))
 
 
@@ -121,7 +123,7 @@ def diff(
     """Count the images that are new, gone or other objects since another manifest."""
     from jobs.manifest.command import Asked, diff_command
 
-    asked = Asked((before, after), _name(format), columns, base, pattern, None, where, None)
+    asked = Asked((before, after), _name(format), joined(columns), base, pattern, None, where, None)
     raise typer.Exit(diff_command(asked, output, as_json=as_json))
 
 

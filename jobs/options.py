@@ -58,7 +58,8 @@ SourcesArgument = Annotated[
 ]
 FormatOption = Annotated[Format | None, typer.Option(help="Format of the manifest (default: detected).")]
 MapOption = Annotated[
-    str | None, typer.Option("--map", help="Columns under other names, such as uri=s3_key,captured_at=ts.")
+    list[str] | None,
+    typer.Option("--map", help="Columns under other names, such as uri=s3_key,captured_at=ts. May be repeated."),
 ]
 BaseOption = Annotated[
     str | None,
@@ -114,6 +115,11 @@ AcceptOption = Annotated[
 def form_of(choice: Form | None) -> Literal["v1.5", "v1"] | None:
     """What the weights code calls it."""
     return None if choice is None else "v1" if choice is Form.v1 else "v1.5"
+
+
+def joined(mappings: list[str] | None) -> str | None:
+    """Several mappings of columns as one."""
+    return ",".join(mappings) if mappings else None
 
 
 def listed(entries: list[str] | None) -> tuple[str, ...]:

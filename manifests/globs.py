@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# A brace alone may be part of a name; with a field of PathPattern in it, it is not.
-_WILD = re.compile(r"[*?\[]|\{(?:line|camera|declared_category|captured_at)\b")
+# A brace alone may be part of a name; around a word it is a field of PathPattern, or a mistaken one.
+_WILD = re.compile(r"[*?\[]|\{[A-Za-z_]\w*[:}]")
 
 
 def split_glob(uri: str) -> tuple[str, str] | None:

@@ -36,6 +36,8 @@ class Condition:
 
     def __init__(self, expression: str, extras: pa.Schema, name: str):
         self._said = f"{name}: where {printable(expression)!r}"
+        if not expression.strip():
+            raise ManifestError(f"{self._said} is empty; leave it out, or write a condition such as line = 'L3'")
         self._schema = pa.schema([*KNOWN_COLUMNS, *extras])
         self._expression = f"({expression}\n)"  # the line break ends a comment
         self._connection = _locked()

@@ -24,6 +24,7 @@ from jobs.audit.results import DAMAGE, RESERVED
 from jobs.audit.since import resolve_since
 from jobs.audit.write import shard_name
 from jobs.machine import cpu_name
+from jobs.manifest.left_out import told
 from jobs.manifest.sources import Source, digest_of, freeze_sources
 from jobs.storage import exists, listing, reading, scratch, upload
 from jobs.uris import join
@@ -174,7 +175,7 @@ def freeze_manifest(config: AuditConfig, local: Path) -> FrozenManifest:
         )
     except NothingLeft as error:
         if error.left_out.get("since"):
-            raise NothingNew(f"nothing is new, so nothing is to do: {error}") from error
+            raise NothingNew(f"nothing is new, so nothing is to do; left out: {told(error.left_out)}") from error
         raise AuditError(USAGE, str(error)) from error
     except ManifestError as error:
         raise AuditError(USAGE, str(error)) from error

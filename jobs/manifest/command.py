@@ -51,7 +51,8 @@ class Asked:
     def options(self) -> SourceOptions:
         """How they are read. Raises ManifestError."""
         columns = ReadOptions.parse_map(self.columns) if self.columns is not None else {}
-        return SourceOptions(self.format, columns, self.base, self.pattern, self.inventory_date)
+        # In another place than their manifest's, relative uris would mean other images.
+        return SourceOptions(self.format, columns, self.base, self.pattern, self.inventory_date, absolute=True)
 
     @property
     def filters(self) -> Filters:
@@ -84,6 +85,8 @@ def sample_command(asked: Asked, output: str, rows: int, per: str | None) -> int
             except ManifestError as error:
                 raise ManifestError(source.told(error)) from error
             upload(local / "manifest", target)
+        if per is None and found.rows < rows:
+            note(f"there are no more than {found.rows:,} to take")
         return _written(found, output, "")
 
     return _guarded(work)
@@ -175,7 +178,7 @@ def _guarded(work: Callable[[], int]) -> int:
     except exits.AuditError as error:
         complain(error.message)
         return error.code
-    except StorageAccessError as error:
+    except (StorageAccessError, OSError) as error:
         complain(str(error))
         return exits.NO_ACCESS
 

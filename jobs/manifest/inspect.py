@@ -19,8 +19,8 @@ _COLUMNS = {
     "camera": "camera",
     "declared_category": "declared_category",
     "day": "CAST(timezone('UTC', captured_at) AS DATE)",
-    "format": r"lower(regexp_extract(uri, '\.([A-Za-z0-9]{1,5})$', 1))",
-    "place": "regexp_extract(uri, '^([A-Za-z0-9+.-]+://[^/]+|/[^/]+)', 1)",
+    "format": r"nullif(lower(regexp_extract(uri, '\.([A-Za-z0-9]{1,5})$', 1)), '')",
+    "place": "nullif(regexp_extract(uri, '^([A-Za-z0-9+.-]+://[^/]+|/[^/]+)', 1), '')",
 }
 
 
@@ -88,7 +88,7 @@ def _counts(connection: duckdb.DuckDBPyConnection, expression: str, most: int) -
         f"GROUP BY ALL ORDER BY n DESC, value NULLS LAST LIMIT {most}"
     ).fetchall()
     (distinct,) = _one(connection, f"SELECT count(DISTINCT {expression}) FROM manifest")
-    return Counts(distinct=distinct, values=[(value or None, n) for value, n in found])
+    return Counts(distinct=distinct, values=found)
 
 
 def _sizes(connection: duckdb.DuckDBPyConnection) -> tuple[int, list[tuple[int | None, int]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from jobs.storage import Entry, exists, listing
 from jobs.uris import is_local
@@ -27,13 +28,13 @@ def list_images(source: str, pattern: str | None, output: Path) -> BuildSummary:
         wild = PathPattern(text, wildcards=True)
         entries = [] if is_local(base) and not exists(base) else listing(base)
         matching = (one for one in entries if _is_image(one) and wild.match(one.relative_path) is not None)
-        summary = build(map(asdict, matching), output, wild)
+        summary = build(map(_described, matching), output, wild)
         if summary.rows == 0:
             raise ManifestError(f"{source}: no image matches; below {base} there is {an_example(base)}")
         return summary
     fields = PathPattern(pattern) if pattern is not None else None
     first: list[str] = []
-    summary = build(map(asdict, _images(listing(source), first)), output, fields)
+    summary = build(map(_described, _images(listing(source), first)), output, fields)
     if summary.rows == 0:
         said = "no images here" if exists(source) else "there is nothing here, or it does not answer"
         raise ManifestError(f"{source}: {said}; give the folder or prefix that holds the images")
@@ -53,6 +54,14 @@ def _images(entries: Iterable[Entry], first: list[str]) -> Iterator[Entry]:
         if not first:
             first.append(entry.relative_path)
         yield entry
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    """An entry for the manifest. A local file has no ETag; its time and size tell it from one of the same name."""
+    found = asdict(entry)
+    if entry.etag is None and entry.last_modified is not None and entry.size is not None:
+        found["etag"] = f"{round(entry.last_modified.timestamp() * 1e6):x}-{entry.size:x}"
+    return found
 
 
 def _is_image(entry: Entry) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +12,8 @@ from pathlib import Path
 from jobs.inventory import fetch, is_inventory
 from jobs.manifest.listings import an_example, glob_of, list_images
 from jobs.storage import download, is_file, listing
-from jobs.uris import is_local, join, normal, parent
-from manifests.build import PathPattern
+from jobs.uris import is_local, join, normal, parent, path_of
+from manifests.build import PathPattern, is_image_name
 from manifests.filters import Filters
 from manifests.freeze import FrozenManifest, freeze
 from manifests.readers import FORMATS, ManifestReader, ReadOptions, open_manifest
@@ -153,12 +154,16 @@ def _opened(uri: str, options: SourceOptions, base: str | None, folder: Path) ->
         return _listed(uri, options.pattern, folder)
     if options.format == INVENTORY or (options.format is None and is_inventory(uri)):
         return _inventory(uri, options, folder)
+    if is_image_name(uri):
+        raise ManifestError(f"{uri}: an image, not a manifest; name its folder, or a glob in quotes")
+    if is_local(uri) and os.path.isdir(path_of(uri)):
+        raise ManifestError(
+            f"{uri}: a folder, not a file; name {uri}/* with the suffix of its manifests, or give --format prefix"
+        )
     copy = folder / (uri.rpartition("/")[2] or "manifest")
     places = {str(copy): uri}
     try:
         download(uri, copy)
-    except IsADirectoryError as error:
-        raise ManifestError(f"{uri}: a folder, not a file; what lies below it is read with --format prefix") from error
     except FileNotFoundError as error:
         raise ManifestError(f"{uri}: there is no such manifest") from error
     if options.pattern is not None:

@@ -17,7 +17,7 @@ def parse_since(text: str) -> datetime | None:
     try:
         time = parse_time(text)
     except BadValue as error:
-        raise ManifestError(f"--since {text}: write {LAST_RUN}, or a time such as 2025-03-01T22:00Z") from error
+        raise ManifestError(f"{text!r}: write {LAST_RUN}, or a time such as 2025-03-01T22:00Z") from error
     if time is None:
-        raise ManifestError(f"--since: write {LAST_RUN}, or a time such as 2025-03-01T22:00Z")
+        raise ManifestError(f"{text!r}: write {LAST_RUN}, or a time such as 2025-03-01T22:00Z")
     return time

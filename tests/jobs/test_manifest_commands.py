@@ -147,6 +147,42 @@ def test_build_makes_one_of_several_and_says_what_is_not_in_it(place: str, capsy
     assert len(table(output)) == 9
 
 
+def test_build_and_sample_take_an_image_once_and_count_bad_rows(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    uri, output = manifest(place, "m.jsonl", ROWS + BAD), join(place, "out.parquet")
+    for arguments in (("build", uri), ("build", uri, uri), ("sample", uri, "--rows", "10")):
+        code, said = call(capsys, *arguments, "--output", output)
+        bad = 16 if len(arguments) == 3 else 2 if arguments[0] == "sample" else 3
+        assert code == 3
+        assert f"10 images{', ' if '10 images, ' in said else ''}" in said
+        assert f"{bad} bad rows are not in it, the first: " in said
+        assert [row["uri"] for row in table(output)] == [row["uri"] for row in ROWS]
+    code, said = call(capsys, "sample", manifest(place, "good.jsonl", ROWS), "--output", output)
+    assert code == 0 and "there are no more than 10 to take" in said
+
+
+def test_relative_names_are_those_of_their_manifest(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (manifest(place, f"{folder}/m.jsonl", [{"uri": "x.png"}]) for folder in ("one", "two"))
+    output = join(place, "out", "m.parquet")
+    assert call(capsys, "build", one, "--output", output)[0] == 0
+    assert [row["uri"] for row in table(output)] == [f"{place}/one/x.png"]
+    assert "1 new, 1 gone, 0 changed, 0 the same" in call(capsys, "diff", one, two)[1]
+
+
+def test_what_is_no_manifest_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "spark.parquet").mkdir()
+    (tmp_path / "a.png").write_bytes(b"x")
+    for arguments, code, says in (
+        (("validate", str(tmp_path / "spark.parquet")), 2, "a folder, not a file"),
+        (("inspect", str(tmp_path), "--format", "csv"), 2, "a folder, not a file"),
+        (("inspect", str(tmp_path / "a.png")), 2, "an image, not a manifest"),
+        (("build", str(tmp_path), "--output", "/proc/none/x.parquet"), 4, "/proc/none"),
+        (("inspect", f"{tmp_path}/{{lines}}/*.png"), 2, "unknown field 'lines'"),
+    ):
+        found, said = call(capsys, *arguments)
+        assert (found, says in said) == (code, True), said
+        assert "line-audit-" not in said
+
+
 def test_a_sample_is_the_same_every_time(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"uri": f"/x/{i}.png", "line": f"L{i % 3}", "n": i} for i in range(300)]
     uri, output = manifest(place, "m.jsonl", rows), join(place, "some.parquet")

@@ -204,5 +204,5 @@ def test_a_time_is_a_time(place: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "  ", "yesterday", "Last-Run", "2026-02-30", "1712121512034"])
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(ManifestError, match=r"--since.*write last-run, or a time such as"):
+    with pytest.raises(ManifestError, match=r"write last-run, or a time such as"):
         parse_since(text)

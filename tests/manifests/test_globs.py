@@ -28,7 +28,8 @@ from manifests.schema import ManifestError
         ("file:///x/*", ("file:///x", "*")),
         ("s3://b*/x", None),
         ("s3://b/x.parquet", None),
-        ("/x/a{b}.csv", None),
+        ("/x/a{b}.csv", ("/x", "a{b}.csv")),
+        ("/x/a{b c}.csv", None),
         ("http://h/a?b=*", None),
     ],
 )

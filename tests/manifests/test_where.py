@@ -105,7 +105,7 @@ ONE_ROW = "a condition sees one row at a time, and the same one every time; put 
         ("current_setting('threads') = '1'", "calls current_setting, which tells of the database and not of the row"),
         ("size", "is not true or false but of type int64; compare it with something"),
         ("NULL", "is not true or false but of type null; compare it with something"),
-        ("", "is not true or false"),
+        ("", "is empty; leave it out"),
     ],
 )
 def test_what_is_refused(expression: str, said: str) -> None:

@@ -14,6 +14,7 @@ from jobs.audit import exits
 from jobs.audit.command import run_command
 from jobs.audit.config import AuditConfig, ErrorBudget
 from jobs.audit.exits import AuditError, NothingNew
+from jobs.audit.plan import freeze_manifest
 from jobs.audit.record import RunFolder
 from jobs.audit.run import Outcome, audit, dry_run
 from jobs.storage import delete, listing
@@ -87,11 +88,16 @@ def test_the_night_after_audits_what_is_new(archive: Path, bundle: str, tmp_path
     arrive(0, 1, at=days_ago)
     arrive(2)
     assert night("2026-01-01") == ["000.jpg", "001.png", "002.jpg"]
-    with pytest.raises(NothingNew, match=r"nothing is new, so nothing is to do: .*of 3 rows were left out 3 by since"):
+    with pytest.raises(NothingNew, match="nothing is new, so nothing is to do; left out: 3 rows that are not new"):
         dry_run(images_config(images, bundle, output, run_date="2026-01-02"))
     said = {"manifest": str(images), "bundle": bundle, "output": str(output), "run_date": "2026-01-02"}
     assert run_command({**said, "since": "last-run", "max_failed": "25"}) == exits.COMMITTED
     assert {entry.relative_path[:10] for entry in listing(f"{output}/runs")} == {"2026-01-01"}
+    arrive(1, at=days_ago + 1)  # overwritten: another image of the same name
+    (tmp_path / "local").mkdir()
+    found = freeze_manifest(images_config(images, bundle, output, run_date="2026-01-02"), tmp_path / "local")
+    assert (found.rows, found.left_out["since"]) == (1, 2)
+    arrive(1, at=days_ago)
     arrive(3, 4)
     assert night("2026-01-02", limit=1) == ["003.png"]
     arrive(5, at=days_ago)  # late, as copies are that keep the times of their files
