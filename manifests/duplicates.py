@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import duckdb
 import pyarrow.parquet as pq
 
-_MEMORY = "512MB"
+from manifests.database import database
+
 _QUERY = """
     COPY (
         SELECT ids.row, firsts.first
@@ -30,12 +30,8 @@ def find_duplicates(ids: Path, work: Path) -> Iterator[tuple[int, int]]:
     fit into memory.
     """
     found = work / "duplicates.parquet"
-    settings: dict[str, str | int | float | list[str]] = {
-        "memory_limit": _MEMORY,
-        "threads": 2,
-        "temp_directory": str(work / "spill"),
-    }
-    with duckdb.connect(config={**settings, "preserve_insertion_order": False}) as connection:
+    with database(work, "duplicates") as connection:
+        connection.execute("SET preserve_insertion_order = false")
         connection.execute(_QUERY.format(found=str(found).replace("'", "''")), {"ids": str(ids)})
     with pq.ParquetFile(found) as file:
         for batch in file.iter_batches():

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.database import database
 from manifests.schema import ManifestError
-
-_MEMORY = "512MB"
 
 
 class Seen:
@@ -24,10 +22,7 @@ class Seen:
     def __init__(self, file: Path, work: Path):
         if "image_id" not in pq.read_schema(file).names:
             raise ManifestError(f"{file}: no column image_id; name a table of results, or one with such a column")
-        self._connection = duckdb.connect(
-            str(work / "seen.duckdb"),
-            config={"memory_limit": _MEMORY, "threads": 2, "temp_directory": str(work / "spill-seen")},
-        )
+        self._connection = database(work, "seen")
         self._connection.execute("CREATE TABLE seen AS SELECT image_id FROM read_parquet(?)", [str(file)])
 
     def among(self, names: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from jobs.audit.config import AuditConfig
 from jobs.audit.exits import SELF_TEST, USAGE, AuditError, NothingNew
 from jobs.audit.extract import DECIDED
 from jobs.audit.load import LOADED
-from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record
+from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record, run_dates
 from jobs.audit.results import DAMAGE, RESERVED
 from jobs.audit.since import resolve_since
 from jobs.audit.write import shard_name
@@ -54,7 +54,7 @@ def choose_folder(config: AuditConfig, bundle: Bundle) -> RunFolder:
     """The run's folder. Without a date, an unfinished run of the same manifest and bundle comes before a new one."""
     if config.run_date is not None:
         return RunFolder(config.output, config.run_date.isoformat(), config.name)
-    for run_date in sorted(_dates(config.output), reverse=True):
+    for run_date in sorted(run_dates(config.output), reverse=True):
         folder = RunFolder(config.output, run_date, config.name)
         record = read_record(folder)
         if record is None or exists(folder.success):
@@ -251,20 +251,3 @@ def _check_allowed(config: AuditConfig, part: Path) -> None:
         raise AuditError(
             USAGE, f"{', '.join(config.manifests)}: no image of the first shard may be read, the last: {refused}"
         )
-
-
-def _dates(output: str) -> set[str]:
-    found = set()
-    for entry in listing(join(output, "runs")):
-        first, _, rest = entry.relative_path.partition("/")
-        if rest.endswith("run.json") and _is_date(first):
-            found.add(first)
-    return found
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
-        return False
-    return True

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.audit.config import NAME, ErrorBudget
 from jobs.audit.exits import FAILED, AuditError
-from jobs.storage import read_bytes, write_bytes
+from jobs.storage import names, read_bytes, write_bytes
 from jobs.uris import join, normal
 
 State = Literal["running", "interrupted", "failed", "committed"]
@@ -179,6 +179,11 @@ class RunRecord(BaseModel):
         write_bytes(folder.record, (self.model_dump_json(indent=2) + "\n").encode())
 
 
+def run_dates(output: str) -> list[str]:
+    """The dates that have a folder of runs, ascending. Their runs need not have a record."""
+    return [name for name in names(join(output, "runs")) if _is_date(name)]
+
+
 def read_record(folder: RunFolder) -> RunRecord | None:
     """The run's record, or None if there is no such run. Raises AuditError if it cannot be read."""
     try:
@@ -222,3 +227,11 @@ def code_version() -> dict[str, str]:
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return True

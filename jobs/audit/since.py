@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 
 from jobs.audit.config import AuditConfig
 from jobs.audit.exits import USAGE, AuditError
-from jobs.audit.record import RunFolder, RunRecord, read_record
+from jobs.audit.record import RunFolder, RunRecord, read_record, run_dates
 from jobs.manifest.sources import Source
 from jobs.manifest.times import parse_since
-from jobs.storage import exists, names, reading
-from jobs.uris import join
+from jobs.storage import exists, reading
 from manifests.filters import Since
 
 # An object has the time at which its upload began, and clocks differ; so much before the last run is looked at again.
@@ -36,9 +35,11 @@ def resolve_since(config: AuditConfig, source: Source, local: Path) -> Since | N
 
     Raises ManifestError, AuditError, StorageAccessError.
     """
-    time = None if config.since is None else parse_since(config.since)
-    if config.since is None or time is not None:
-        return None if time is None else Since(time)
+    if config.since is None:
+        return None
+    time = parse_since(config.since)
+    if time is not None:
+        return Since(time)
     runs = _committed(config.output, config.name)
     if not runs:
         return None
@@ -76,7 +77,7 @@ def _began(record: RunRecord) -> datetime:
 
 
 def _committed(output: str, name: str) -> list[tuple[RunFolder, RunRecord]]:
-    folders = [RunFolder(output, date, name) for date in names(join(output, "runs"))]
+    folders = [RunFolder(output, date, name) for date in run_dates(output)]
 
     def look(folder: RunFolder) -> RunRecord | None:
         return read_record(folder) if exists(folder.success) else None

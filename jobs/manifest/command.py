@@ -67,7 +67,8 @@ def build_command(asked: Asked, output: str) -> int:
         found = build_manifest(asked.uris, output, asked.options, asked.filters)
         if found.unmatched:
             note(f"{found.unmatched:,} paths do not match the pattern; the columns that it fills are empty for them")
-        return _written(found.written, output, f", {found.bytes:,} bytes" if found.bytes is not None else "")
+        size = f", {found.written.bytes:,} bytes" if found.written.bytes is not None else ""
+        return _written(found.written, output, size)
 
     return _guarded(work)
 
@@ -78,12 +79,9 @@ def sample_command(asked: Asked, output: str, rows: int, per: str | None) -> int
     def work() -> int:
         target = parquet_name(output)
         with scratch() as local:
-            (local / "sources").mkdir()
-            source = open_sources(asked.uris, asked.options, local / "sources")
-            try:
-                found = write_sample(source.reader, source.name, asked.filters, rows, per, local / "manifest", local)
-            except ManifestError as error:
-                raise ManifestError(source.told(error)) from error
+            source = open_sources(asked.uris, asked.options, local)
+            with source.read() as reader:
+                found = write_sample(reader, source.name, asked.filters, rows, per, local / "manifest", local)
             upload(local / "manifest", target)
         if per is None and found.rows < rows:
             note(f"there are no more than {found.rows:,} to take")
@@ -98,7 +96,7 @@ def inspect_command(asked: Asked, most: int, *, as_json: bool) -> int:
     def work() -> int:
         with scratch() as local:
             frozen = freeze_sources(asked.uris, asked.options, asked.filters, local)
-            found = inspect(frozen, [local / "frozen" / part for part in frozen.parts], most)
+            found = inspect(frozen, [local / "frozen" / part for part in frozen.parts], local, most)
         if as_json:
             console.print_json(found.model_dump_json())
             return exits.COMMITTED
@@ -122,7 +120,7 @@ def validate_command(asked: Asked, show: int, *, as_json: bool) -> int:
         with scratch() as local:
             frozen = freeze_sources(asked.uris, asked.options, asked.filters, local, reserved=TAKEN)
             check_carried(", ".join(asked.uris), frozen, local / "frozen", local)
-            found = inspect(frozen, [local / "frozen" / part for part in frozen.parts], 1, show)
+            found = inspect(frozen, [local / "frozen" / part for part in frozen.parts], local, 1, show)
         bad = found.rows - found.good
         if as_json:
             console.print_json(found.model_dump_json(include=_CHECKED))

@@ -8,7 +8,8 @@ from pathlib import Path
 import duckdb
 from pydantic import BaseModel
 
-MEMORY = "512MB"
+from manifests.database import database
+
 CHANGES = ("new", "gone", "changed")
 # An object is the one that a uri names; another version, ETag or size makes it another one. Where one of the manifests
 # does not know them they say nothing.
@@ -40,13 +41,7 @@ class Difference(BaseModel):
 def diff(before: Sequence[Path], after: Sequence[Path], work: Path, output: Path | None = None) -> Difference:
     """Compare two frozen manifests, given by their parts. work: folder for what does not fit into memory. output: a
     Parquet file to write with a row for each image that is new, gone or changed, by uri."""
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": MEMORY,
-        "threads": 2,
-        "temp_directory": str(work / "spill"),
-    }
-    with duckdb.connect(str(work / "diff.duckdb"), config=config) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with database(work, "diff") as connection:
         for name, parts in (("a", before), ("b", after)):
             _view(connection, name, parts)
         connection.execute(_DIFFERENCES)

@@ -9,11 +9,11 @@ from typing import Any
 import duckdb
 from pydantic import BaseModel
 
+from manifests.database import database
 from manifests.freeze import FrozenManifest
 
 # Upper ends of the classes of sizes, in bytes; the last one is what an audit reads at most of an image.
 SIZES = (2**14, 2**16, 2**18, 2**20, 2**22, 2**24, 2**26)
-MEMORY = "512MB"
 _COLUMNS = {
     "line": "line",
     "camera": "camera",
@@ -55,10 +55,12 @@ class Inspection(BaseModel):
     left_out: dict[str, int]
 
 
-def inspect(frozen: FrozenManifest, parts: Sequence[Path], most: int = 20, problems: int = 20) -> Inspection:
-    """The figures of a frozen manifest. most: values of a column that are told; problems: bad rows that are."""
-    with duckdb.connect(config={"memory_limit": MEMORY, "threads": 2}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+def inspect(
+    frozen: FrozenManifest, parts: Sequence[Path], work: Path, most: int = 20, problems: int = 20
+) -> Inspection:
+    """The figures of a frozen manifest. work: folder for what does not fit into memory; most: values of a column that
+    are told; problems: bad rows that are."""
+    with database(work, "inspect") as connection:
         connection.read_parquet([str(part) for part in parts], hive_partitioning=False).create_view("manifest")
         counts = {name: _counts(connection, expression, most) for name, expression in _COLUMNS.items()}
         first, last = _one(connection, "SELECT min(captured_at), max(captured_at) FROM manifest")

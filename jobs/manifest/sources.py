@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from manifests.readers.inventory import InventoryReader
 from manifests.readers.several import SeveralReader
 from manifests.schema import ManifestError, NothingLeft
 
-PREFIX, INVENTORY = "prefix", "inventory"
+PREFIX, INVENTORY, FILE, MANIFESTS = "prefix", "inventory", "file", "manifests"
 SOURCE_FORMATS = (*FORMATS, INVENTORY, PREFIX)
 _MANIFEST_SUFFIXES = (".parquet", ".pq", ".csv", ".jsonl", ".ndjson", ".csv.gz", ".jsonl.gz", ".ndjson.gz")
 
@@ -61,13 +62,19 @@ class Source:
         """What the inventories list that is no current image, by kind, once all is read."""
         return dict(sum((Counter(inventory.left_out) for inventory in self.inventories), Counter[str]()))
 
-    def told(self, error: Exception) -> str:
-        """The message of an error with the names that people know."""
-        return _told(str(error), self.places)
+    @contextmanager
+    def read(self) -> Iterator[ManifestReader]:
+        """The reader; a ManifestError while it is read has the names that people know."""
+        try:
+            yield self.reader
+        except NothingLeft as error:
+            raise NothingLeft(_told(str(error), self.places), error.left_out) from error
+        except ManifestError as error:
+            raise ManifestError(_told(str(error), self.places)) from error
 
 
 def open_sources(uris: Sequence[str], options: SourceOptions, local: Path) -> Source:
-    """Open one manifest or several as one. local: an empty folder for copies, which must stay while it is read.
+    """Open one manifest or several as one. local: a folder of our own for copies, which stay while it is read.
 
     Of several, a relative uri belongs to the folder of its own manifest, unless there is a base. Raises ManifestError
     naming what cannot be used, StorageAccessError.
@@ -75,8 +82,8 @@ def open_sources(uris: Sequence[str], options: SourceOptions, local: Path) -> So
     expanded = [one for uri in uris for one in _expanded(uri, options)]
     found = []
     for number, uri in enumerate(expanded):
-        folder = local / str(number)
-        folder.mkdir()
+        folder = local / "sources" / str(number)
+        folder.mkdir(parents=True)
         base = options.base or (parent(uri) if len(expanded) > 1 or options.absolute else None)
         found.append(_opened(uri, options, base, folder))
     if len(found) == 1:
@@ -105,12 +112,10 @@ def freeze_sources(
 
     Raises ManifestError, StorageAccessError.
     """
-    copies = local / "sources"
-    copies.mkdir()
-    source = open_sources(uris, options, copies)
-    try:
+    source = open_sources(uris, options, local)
+    with source.read() as reader:
         frozen = freeze(
-            source.reader,
+            reader,
             local / "frozen",
             name=source.name,
             source_sha256=source.sha256,
@@ -118,10 +123,6 @@ def freeze_sources(
             shard_rows=shard_rows,
             reserved=reserved,
         )
-    except NothingLeft as error:
-        raise NothingLeft(source.told(error), error.left_out) from error
-    except ManifestError as error:
-        raise ManifestError(source.told(error)) from error
     return replace(frozen, left_out={**frozen.left_out, **source.passed_over()})
 
 
@@ -130,30 +131,45 @@ def digest_of(uris: Sequence[str], options: SourceOptions, local: Path) -> str |
 
     Raises FileNotFoundError, StorageAccessError.
     """
-    if len(uris) > 1 or options.format == INVENTORY or is_listed(uris[0], options) or is_inventory(uris[0]):
-        return None
-    if glob_of(uris[0]) is not None:
+    if len(uris) > 1 or kind_of(uris[0], options) != FILE:
         return None
     copy = local / "copy"
     download(uris[0], copy)
-    with open(copy, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _sha256(copy)
+
+
+def kind_of(uri: str, options: SourceOptions) -> str:
+    """What a source is: FILE, INVENTORY, PREFIX (images that are listed, of a glob too) or MANIFESTS, a glob of them.
+
+    The storage is asked, so ask once.
+    """
+    named = uri.lower().endswith(_MANIFEST_SUFFIXES)
+    if glob_of(uri) is not None:
+        return MANIFESTS if named and options.format != PREFIX else PREFIX
+    if options.format is not None:
+        return options.format if options.format in (PREFIX, INVENTORY) else FILE
+    if named:
+        return FILE
+    if is_inventory(uri):
+        return INVENTORY
+    return FILE if is_file(uri) else PREFIX
 
 
 def is_listed(uri: str, options: SourceOptions) -> bool:
     """Whether a source is a listing of images, not a file or an inventory."""
-    if glob_of(uri) is not None:
-        return not uri.lower().endswith(_MANIFEST_SUFFIXES) or options.format == PREFIX
-    if options.format is not None:
-        return options.format == PREFIX
-    return not uri.lower().endswith(_MANIFEST_SUFFIXES) and not is_inventory(uri) and not is_file(uri)
+    return kind_of(uri, options) == PREFIX
 
 
 def _opened(uri: str, options: SourceOptions, base: str | None, folder: Path) -> Source:
-    if is_listed(uri, options):
+    kind = kind_of(uri, options)
+    if kind == PREFIX:
         return _listed(uri, options.pattern, folder)
-    if options.format == INVENTORY or (options.format is None and is_inventory(uri)):
+    if kind == INVENTORY:
         return _inventory(uri, options, folder)
+    return _file(uri, options, base, folder)
+
+
+def _file(uri: str, options: SourceOptions, base: str | None, folder: Path) -> Source:
     if is_image_name(uri):
         raise ManifestError(f"{uri}: an image, not a manifest; name its folder, or a glob in quotes")
     if is_local(uri) and os.path.isdir(path_of(uri)):
@@ -168,21 +184,17 @@ def _opened(uri: str, options: SourceOptions, base: str | None, folder: Path) ->
         raise ManifestError(f"{uri}: there is no such manifest") from error
     if options.pattern is not None:
         raise ManifestError(f"{uri}: a pattern is for a prefix or an S3 Inventory; a file has columns")
-    with open(copy, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
         reader = open_manifest(copy, options.format, ReadOptions(options.columns, base))
     except ManifestError as error:
         raise ManifestError(_told(str(error), places)) from error
-    return Source(reader, uri, digest, (), places)
+    return Source(reader, uri, _sha256(copy), (), places)
 
 
 def _listed(uri: str, pattern: str | None, folder: Path) -> Source:
     copy = folder / "listing.parquet"
     list_images(uri, pattern, copy)
-    with open(copy, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Source(open_manifest(copy, "parquet"), uri, digest, (), {str(copy): uri}, not is_local(uri))
+    return Source(open_manifest(copy, "parquet"), uri, _sha256(copy), (), {str(copy): uri}, not is_local(uri))
 
 
 def _inventory(uri: str, options: SourceOptions, folder: Path) -> Source:
@@ -198,7 +210,7 @@ def _inventory(uri: str, options: SourceOptions, folder: Path) -> Source:
 def _expanded(uri: str, options: SourceOptions) -> list[str]:
     """A glob of manifests is all of them, in order; anything else stays."""
     found = glob_of(uri)
-    if found is None or not uri.lower().endswith(_MANIFEST_SUFFIXES) or options.format == PREFIX:
+    if found is None or kind_of(uri, options) != MANIFESTS:
         return [uri]
     base, text = found
     wild = PathPattern(text, wildcards=True)
@@ -209,6 +221,11 @@ def _expanded(uri: str, options: SourceOptions) -> list[str]:
     if not matching:
         raise ManifestError(f"{uri}: no manifest matches; below {base} there is {an_example(base)}")
     return matching
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _told(message: str, places: Mapping[str, str]) -> str:

@@ -87,7 +87,7 @@ def expected(archive: str, **said: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_every_image_is_a_row_and_nothing_else_is(archive: str, place: str) -> None:
     output = join(place, "out", "night.parquet")
-    assert build_one(archive + "/", output) == Built(Written(6, 0, None, {}), unmatched=0, bytes=15)
+    assert build_one(archive + "/", output) == Built(Written(6, 0, None, {}, bytes=15), unmatched=0)
     assert rows(output) == expected(archive)
     schema = pq.read_schema(io.BytesIO(read_bytes(output)))
     assert schema.names == ["uri", "size", "etag", "last_modified"]
@@ -101,7 +101,7 @@ def test_every_image_is_a_row_and_nothing_else_is(archive: str, place: str) -> N
 def test_what_the_paths_say_becomes_columns(archive: str, place: str) -> None:
     output = join(place, "night.parquet")
     summary = build_one(archive, output, "{line}/{camera}/{captured_at:%Y-%m-%d}/*")
-    assert summary == Built(Written(6, 0, None, {}), unmatched=3, bytes=15)
+    assert summary == Built(Written(6, 0, None, {}, bytes=15), unmatched=3)
     nothing = {"line": None, "camera": None, "captured_at": None}
     said = {
         "L1/c1/2026-03-14/a.png": {"line": "L1", "camera": "c1", "captured_at": datetime(2026, 3, 14, tzinfo=UTC)},
