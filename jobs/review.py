@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from anomaly_core.metrics import Rate, rate_in
 from jobs.audit import exits
 from jobs.audit.commit import database
+from jobs.audit.committed import committed, run_folder
 from jobs.audit.exits import AuditError
 from jobs.audit.lock import RunLock
 from jobs.audit.record import RunFolder, RunRecord, now
-from jobs.audit.retry import committed
 from jobs.audit.review import write_queue
 from jobs.review_files import HEADER, VERDICTS, Queue, read_queue, read_verdicts
 from jobs.storage import download, exists, read_bytes, reading, scratch, upload, write_bytes
@@ -53,7 +53,7 @@ def make_queue(run: str, nearest: int, random: int, target: str) -> str:
 
     Raises AuditError, also if there is a file already: somebody may have written verdicts into it.
     """
-    folder = _folder(run)
+    folder = run_folder(run)
     record = committed(folder)
     with scratch() as local:
         download(folder.results, local / "table.parquet")
@@ -75,7 +75,7 @@ def import_verdicts(run: str, file: str, queue: str | None = None) -> Estimate:
     queue of the published version that has most verdicts: from this one, or from that of the estimate before. Raises
     AuditError naming row and remedy.
     """
-    folder = _folder(run)
+    folder = run_folder(run)
     try:
         given = read_verdicts(file, read_bytes(normal(file)))
     except FileNotFoundError as error:
@@ -206,13 +206,6 @@ def _confirmed(known: Mapping[str, str], decisions: Mapping[str, str]) -> dict[s
     for image, verdict in known.items():
         found.setdefault(decisions[image], dict.fromkeys(VERDICTS, 0))[verdict] += 1
     return dict(sorted(found.items()))
-
-
-def _folder(run: str) -> RunFolder:
-    try:
-        return RunFolder.at(run)
-    except ValueError as error:
-        raise AuditError(exits.USAGE, str(error)) from error
 
 
 def _known(folder: RunFolder) -> dict[str, str]:

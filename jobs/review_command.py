@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from jobs.audit import exits
-from jobs.audit.exits import AuditError
+from jobs.commands import ended
 from jobs.review import Estimate, import_verdicts, make_queue
-from jobs.storage_errors import StorageAccessError
-from jobs.terminal import complain, note
+from jobs.terminal import note
 from jobs.terminal import output as console
 
 
@@ -19,12 +15,12 @@ def queue_command(run: str, nearest: int, random: int, target: str) -> int:
         _say(f"review queue: {make_queue(run, nearest, random, target)}")
         _say("write good or defective into its column verdict, then: line-audit review import")
 
-    return _ended(write)
+    return ended(write)
 
 
 def import_command(run: str, file: str, queue: str | None) -> int:
     """Import verdicts; returns the exit code."""
-    return _ended(lambda: print_estimate(import_verdicts(run, file, queue)))
+    return ended(lambda: print_estimate(import_verdicts(run, file, queue)))
 
 
 def print_estimate(found: Estimate) -> None:
@@ -44,18 +40,6 @@ def print_estimate(found: Estimate) -> None:
         _say(f"that is {round(escapes.rate * found.passed):,} defective parts that passed ({low:,} to {high:,})")
     for remark in found.remarks:
         note(remark)
-
-
-def _ended(work: Callable[[], None]) -> int:
-    try:
-        work()
-    except AuditError as error:
-        complain(error.message)
-        return error.code
-    except StorageAccessError as error:
-        complain(str(error))
-        return exits.NO_ACCESS
-    return exits.COMMITTED
 
 
 def _say(text: str) -> None:

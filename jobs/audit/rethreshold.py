@@ -14,11 +14,12 @@ from anomaly_core.bundle_manifest import BundleError, read_thresholds
 from anomaly_core.calibration import Threshold, ThresholdRule
 from jobs.audit import exits
 from jobs.audit.commit import commit
+from jobs.audit.committed import committed, run_folder
 from jobs.audit.exits import AuditError
 from jobs.audit.lock import RunLock
-from jobs.audit.record import RunFolder, RunRecord, Unfinished, code_version, now
+from jobs.audit.record import RunRecord, Unfinished, code_version, now
 from jobs.audit.redecide import redecide
-from jobs.audit.retry import begin_version, committed, config_of
+from jobs.audit.retry import begin_version, config_of
 from jobs.audit.run import Outcome, judged, retries, tidy
 from jobs.bundles import read_bundle
 from jobs.storage import read_bytes
@@ -33,10 +34,7 @@ def rethreshold(run: str, threshold: str, settings: dict[str, Any]) -> Outcome:
     the URI of a thresholds.json. settings: of AuditConfig, those that change no result; the others are the run's.
     Raises AuditError: also if there is no such run, or it is not committed.
     """
-    try:
-        folder = RunFolder.at(run)
-    except ValueError as error:
-        raise AuditError(exits.USAGE, str(error)) from error
+    folder = run_folder(run)
     with RunLock(folder.lock) as lock:
         record, started = committed(folder, "rethreshold"), time.monotonic()
         config = config_of(folder, record, settings)

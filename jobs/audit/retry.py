@@ -18,19 +18,18 @@ import pyarrow.parquet as pq
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.device import Precision
-from jobs.audit import exits
 from jobs.audit.commit import commit
+from jobs.audit.committed import committed, run_folder
 from jobs.audit.config import AuditConfig
 from jobs.audit.errors import PASSING
-from jobs.audit.exits import AuditError
 from jobs.audit.lock import RunLock
 from jobs.audit.plan import Plan, check_same, missing_shards, parts_of, upload_parts
 from jobs.audit.proofs import Earlier
-from jobs.audit.record import FileDigest, RunFolder, RunRecord, Unfinished, now, read_record
+from jobs.audit.record import RunFolder, RunRecord, Unfinished, now
 from jobs.audit.redecide import redecide
 from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, retries, tidy
 from jobs.audit.work import work
-from jobs.storage import copy, download, exists, read_bytes, reading, scratch, write_bytes
+from jobs.storage import copy, exists, read_bytes, reading, scratch, write_bytes
 from jobs.uris import join
 from manifests.freeze import FrozenManifest, read_shard, refreeze
 
@@ -45,10 +44,7 @@ def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = N
     Raises AuditError: also if there is no such run, or it is not committed.
     """
     watcher = watcher or Watcher()
-    try:
-        folder = RunFolder.at(run)
-    except ValueError as error:
-        raise AuditError(exits.USAGE, str(error)) from error
+    folder = run_folder(run)
     with on_cluster(), RunLock(folder.lock) as lock:
         record = committed(folder, "retry-failed")
         config = config_of(folder, record, settings)
@@ -63,29 +59,6 @@ def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = N
             return Outcome(record.exit_code or 0, record)
         watcher.planned(plan)
         return _retried(config, folder, plan, whole, (bundle, precision, device), changes, watcher, lock)
-
-
-def committed(folder: RunFolder, command: str | None = None) -> RunRecord:
-    """The record of a committed run.
-
-    command: that may go on with what it left unfinished; None for one that only reads the published table. Raises
-    AuditError if there is no such run, it is not committed, or another command must finish its next version first.
-    """
-    record = read_record(folder)
-    if record is None or not exists(folder.success):
-        state = "there is no such run" if record is None else "the run is not committed; finish it with audit"
-        raise AuditError(exits.USAGE, f"{folder.uri}: {state}")
-    left = record.unfinished
-    if left is not None and left.command != command and (command is not None or not _is_told_of(folder, record)):
-        raise AuditError(exits.USAGE, f"{folder.uri}: {left.told(folder.uri)}")
-    return record
-
-
-def _is_told_of(folder: RunFolder, record: RunRecord) -> bool:
-    """Whether the published table is the one that the record tells of. Reads all of it."""
-    with scratch() as local:
-        download(folder.results, local / "table")
-        return record.published is not None and record.published.table == FileDigest.of(local / "table")
 
 
 def begin_version(folder: RunFolder, record: RunRecord, begun: Unfinished, ours: Callable[[], None]) -> None:

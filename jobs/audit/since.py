@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.audit.committed import committed_runs
 from jobs.audit.config import AuditConfig
 from jobs.audit.exits import USAGE, AuditError
-from jobs.audit.record import RunFolder, RunRecord, read_record, run_dates
+from jobs.audit.record import RunFolder, RunRecord
 from jobs.manifest.sources import Source
 from jobs.manifest.times import parse_since
-from jobs.storage import exists, reading
+from jobs.storage import reading
 from manifests.filters import Since
 
 # An object has the time at which its upload began, and clocks differ; so much before the last run is looked at again.
@@ -40,7 +40,7 @@ def resolve_since(config: AuditConfig, source: Source, local: Path) -> Since | N
     time = parse_since(config.since)
     if time is not None:
         return Since(time)
-    runs = _committed(config.output, config.name)
+    runs = committed_runs(config.output, config.name)
     if not runs:
         return None
     cut = _cut(config, runs) if source.lists and _TIME in source.reader.schema_extras.names else None
@@ -74,17 +74,6 @@ def _is_whole(config: AuditConfig, record: RunRecord) -> bool:
 
 def _began(record: RunRecord) -> datetime:
     return datetime.fromisoformat(record.created_at).astimezone(UTC)
-
-
-def _committed(output: str, name: str) -> list[tuple[RunFolder, RunRecord]]:
-    folders = [RunFolder(output, date, name) for date in run_dates(output)]
-
-    def look(folder: RunFolder) -> RunRecord | None:
-        return read_record(folder) if exists(folder.success) else None
-
-    with ThreadPoolExecutor(16) as pool:
-        records = pool.map(look, folders)
-        return [(folder, record) for folder, record in zip(folders, records, strict=True) if record is not None]
 
 
 def _newest(folder: RunFolder) -> datetime | None:

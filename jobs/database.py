@@ -1,0 +1,25 @@
+"""DuckDB over the tables of an output, wherever that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+
+from jobs.storage import filesystem, scratch
+from jobs.uris import is_local
+from manifests.database import database
+
+
+@contextmanager
+def results_database(*uris: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB with bounded memory that reads local files and those of the storages of ``uris``.
+
+    DuckDB's own extension for S3 would have to be downloaded, and knows other credentials than the audit does.
+    """
+    with scratch() as local, database(local, "results") as connection:
+        for uri in uris:
+            if not is_local(uri):
+                connection.register_filesystem(filesystem(uri))
+        yield connection
