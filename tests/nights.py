@@ -1,7 +1,8 @@
 """Committed nights of made-up results, as an audit publishes them: for what reads results and needs no model.
 
-``write_night`` draws rows of three categories, four lines and two cameras each: scores by a gamma distribution around the
-threshold that 1 % of them exceed, a share of failed rows, some that need review. Pictures are only written if asked for.
+``write_night`` draws rows of three categories, four lines and two cameras each: scores by a gamma distribution around
+the threshold that 1 % of them exceed, a share of failed rows, some that need review. Pictures are only written if asked
+for.
 """
 
 from __future__ import annotations
@@ -134,8 +135,16 @@ def night_table(folder: RunFolder, night: Night) -> pa.Table:
         "p_value": _if(scored, gamma.sf(score / scale, SHAPE)),
         "decision": pa.array(decision),
         "decision_reason": _if(
-            decision != "normal",
-            np.select([failed, unknown, anomalous], ["failed", "unknown_category", "score"], "route_disagrees"),
+            unknown | anomalous | doubtful,
+            np.select(
+                [unknown, anomalous & doubtful, anomalous],
+                [
+                    "unknown_category",
+                    "score_at_or_above_threshold,declared_category_disagrees",
+                    "score_at_or_above_threshold",
+                ],
+                "declared_category_disagrees",
+            ),
         ),
         "peak_x": _if(scored, draw.uniform(0, 900, count).astype(np.float32)),
         "peak_y": _if(scored, draw.uniform(0, 700, count).astype(np.float32)),
@@ -196,7 +205,7 @@ def _record(folder: RunFolder, night: Night, counts: dict[str, Any], table: Path
         bundle=night.bundle,
         device="cpu",
         fingerprint="f" * 64,
-        parts=parts,
+        parts=parts | {"code": {}},
         frozen={"rows": night.rows, "left_out": {}},
         results=folder.results,
         created_at=began.isoformat(timespec="seconds"),
@@ -208,6 +217,9 @@ def _record(folder: RunFolder, night: Night, counts: dict[str, Any], table: Path
             "images_per_second": round(night.rows / seconds, 1),
             "rows_scored_now": night.rows,
             "node_seconds": seconds,
+            "stages": {
+                s: {"seconds": seconds / 4, "cpu_seconds": seconds / 4} for s in ("load", "extract", "score", "write")
+            },
             "limiting": {"limiting": "CPU", "why": "96 % of the CPUs in use", "next": "more CPUs"},
         },
         exit_code=0,
