@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.bundle_manifest import BundleError, cae_file
-from anomaly_core.decision import Decision
+from anomaly_core.calibration import p_value
+from anomaly_core.decision import Decision, is_unknown
 from anomaly_core.device import Precision
 from anomaly_core.heatmap import heatmap, overlay, relative_map
 from anomaly_core.known import pooled
@@ -21,7 +22,8 @@ from anomaly_core.scoring import CategoryScorer
 @dataclass(frozen=True)
 class Inspection:
     """What is known of one image. distance: from the category's training images as a multiple of the limit above which
-    the product is unknown, or None if the bundle cannot tell. peak: x, y in original pixels.
+    the product is unknown, or None if the bundle cannot tell. p_value: share of the bundle's unseen normal images that
+    score as high; None if it has none, or the product is unknown. peak: x, y in original pixels.
 
     picture, heatmap, overlay: uint8 (224, 224, 3).
     """
@@ -31,6 +33,7 @@ class Inspection:
     distance: float | None
     score: float
     threshold: float
+    p_value: float | None
     decision: Decision
     reason: str | None
     peak: tuple[float, float]
@@ -79,6 +82,7 @@ class Inspector:
         decision, reason = self.rule(
             score, threshold, confidence=confidence, category=category, declared=None, distance=distance
         )
+        calibration = [] if is_unknown(distance) else self.bundle.calibration_scores(category)
         relative = relative_map(scored.error_map[0], threshold, (SIZE, SIZE))
         return Inspection(
             category=category,
@@ -86,6 +90,7 @@ class Inspector:
             distance=distance,
             score=score,
             threshold=threshold,
+            p_value=p_value(score, calibration) if calibration else None,
             decision=decision,
             reason=reason,
             peak=(float(scored.peak[0, 0] * decoded.width), float(scored.peak[0, 1] * decoded.height)),

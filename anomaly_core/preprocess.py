@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,7 +127,26 @@ def decode(data: bytes, limits: Limits | None = None, preprocessing: Preprocessi
 
     Raises ImageError with a typed code.
     """
-    limits = limits or Limits()
+    with _upright(data, limits or Limits(), preprocessing) as (image, width, height):
+        return Decoded(_rgb(image, (SIZE, SIZE)), width, height)
+
+
+def view(
+    data: bytes, longest: int, limits: Limits | None = None, preprocessing: Preprocessing = DEFAULT
+) -> npt.NDArray[np.uint8]:
+    """The same image for people: uint8 (height, width, 3) RGB in its own shape, no side longer than ``longest`` pixels.
+
+    Raises ImageError with a typed code.
+    """
+    full = replace(preprocessing, jpeg_reduced=False)
+    with _upright(data, limits or Limits(), full) as (image, width, height):
+        scale = min(1.0, longest / max(width, height))
+        return _rgb(image, (max(1, round(width * scale)), max(1, round(height * scale))))
+
+
+@contextmanager
+def _upright(data: bytes, limits: Limits, preprocessing: Preprocessing) -> Iterator[tuple[Image.Image, int, int]]:
+    """The decoded picture as displayed, with its width and height in pixels; reduced, it has fewer itself."""
     if not data:
         raise ImageError("empty_object", "the object has no bytes")
     if len(data) > limits.max_bytes:
@@ -155,7 +176,7 @@ def decode(data: bytes, limits: Limits | None = None, preprocessing: Preprocessi
                 turn = _turn(image)
                 loaded = loaded if turn is None else loaded.transpose(turn)
                 width, height = (height, width) if turn in _SWAPPING else (width, height)
-            return Decoded(_rgb224(loaded), width, height)
+            yield loaded, width, height
 
 
 def normalise(pixels: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -220,13 +241,13 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
-def _rgb224(image: Image.Image) -> npt.NDArray[np.uint8]:
+def _rgb(image: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     # Grey stays one channel: resizing it and copying the result gives the same three channels, for a third.
     if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
-    small = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    small = image.resize(size, Image.Resampling.BILINEAR)
     return np.asarray(small if small.mode == "RGB" else small.convert("RGB"))
 
 

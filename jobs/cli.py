@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from jobs.cli_manifest import manifest_app
 from jobs.cli_models import models_app
+from jobs.cli_results import results_app
 from jobs.options import (
     AcceptOption,
     BackboneOption,
@@ -62,6 +63,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app)
 app.add_typer(manifest_app, name="manifest")
+app.add_typer(results_app)
 review_app = typer.Typer(help="Have people look at rows of a run, and learn from it.", no_args_is_help=True)
 app.add_typer(review_app, name="review")
 
@@ -258,23 +260,6 @@ def review_import(
     from jobs.review_command import import_command
 
     raise typer.Exit(import_command(run, verdicts, queue))
-
-
-@app.command("app")
-def inspect_app(
-    bundle: Annotated[str, typer.Option(help="Model bundle, a folder or s3:// prefix.")],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,
-    device: DeviceOption = Device.auto,
-    precision: PrecisionOption = Precision.auto,
-    backbone_weights: BackboneOption = None,
-    backbone_form: FormOption = None,
-) -> None:
-    """Inspect single images in the browser."""
-    from jobs.app import app_command
-
-    form = form_of(backbone_form)
-    raise typer.Exit(app_command(bundle, host, port, device.value, precision.value, backbone_weights, form))
 
 
 @app.command()

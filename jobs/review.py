@@ -1,4 +1,8 @@
-"""``line-audit review``: the queue of a run for people, and what their verdicts say of the parts that passed."""
+"""``line-audit review``: the queue of a run for people, and what their verdicts say of the parts that passed.
+
+Verdicts come from files (``import_verdicts``) and from the app (jobs/verdicts.py); all are recorded alike, and the
+estimate is made of all.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +11,24 @@ import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anomaly_core.metrics import Rate, rate_in
 from jobs.audit import exits
 from jobs.audit.commit import database
 from jobs.audit.committed import committed, run_folder
 from jobs.audit.exits import AuditError
 from jobs.audit.lock import RunLock
-from jobs.audit.record import RunFolder, RunRecord, now
+from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.review import write_queue
-from jobs.review_files import HEADER, VERDICTS, Queue, read_queue, read_verdicts
+from jobs.escapes import Estimate, estimate_of
+from jobs.review_files import HEADER, Queue, Truth, read_queue, read_verdicts, table_of_verdicts
 from jobs.storage import download, exists, read_bytes, reading, scratch, upload, write_bytes
 from jobs.uris import normal
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What verdicts say of a version of the results, the one that is published.
-
-    queue: whose random sample the estimate is made from; None if it is from none. passed: parts that were decided
-    normal; sample: of those, in the random sample; escapes: share of the reviewed ones of the sample that are
-    defective, with the hypergeometric interval, which knows how many passed; confirmed: of reviewed rows, by decision
-    and verdict; remarks: what a reader must know of it, such as why there is no estimate.
-    """
-
-    run_id: str
-    version: int
-    queue: str | None
-    imported_at: str
-    verdicts: int
-    passed: int
-    sample: int
-    escapes: Rate
-    confirmed: dict[str, dict[str, int]]
-    remarks: list[str]
+from jobs.verdicts import VerdictLog
 
 
 def make_queue(run: str, nearest: int, random: int, target: str) -> str:
@@ -80,21 +63,66 @@ def import_verdicts(run: str, file: str, queue: str | None = None) -> Estimate:
         given = read_verdicts(file, read_bytes(normal(file)))
     except FileNotFoundError as error:
         raise AuditError(exits.USAGE, f"{file}: there is no such file") from error
+    log = VerdictLog(folder.recorded)
     with RunLock(folder.lock):
-        record = committed(folder)
-        queues = _queues(folder, record, queue)
-        known = _known(folder) | given
-        decisions = _decisions(folder, set(known).union(*(one.sample for one in queues.values())))
-        unknown = sorted(set(given) - set(decisions))
-        if unknown:
-            raise AuditError(
-                exits.USAGE, f"{file}: {len(unknown)} images are not scored rows of this run, such as {unknown[0]}"
-            )
-        estimate = _estimate(folder, record, known, queues, decisions)
-        write_bytes(folder.verdicts, _written(known))
-        if estimate.queue is not None:
-            write_bytes(folder.sample(record.version), read_bytes(estimate.queue))
-        write_bytes(folder.estimate, (json.dumps(asdict(estimate), indent=2) + "\n").encode())
+        found = _renewed(folder, log, queue, given, file)
+    return _with_later(folder, log, found)
+
+
+def update_estimate(run: str) -> Estimate:
+    """Make the run's table of verdicts and its estimate anew, after verdicts were recorded.
+
+    Raises AuditError; with the code LOCKED if another process works on the run. If that one records or imports verdicts
+    too, it takes along what was recorded before this was called.
+    """
+    folder = run_folder(run)
+    log = VerdictLog(folder.recorded)
+    with RunLock(folder.lock):
+        found = _renewed(folder, log)
+    return _with_later(folder, log, found)
+
+
+def _with_later(folder: RunFolder, log: VerdictLog, found: Estimate) -> Estimate:
+    """The estimate with what was recorded while it was made by somebody who could not have the lock. Looked at after
+    the lock was given back: who records later than that gets it."""
+    while log.refresh():
+        try:
+            with RunLock(folder.lock):
+                found = _renewed(folder, log)
+        except AuditError as error:
+            if error.code != exits.LOCKED:
+                raise
+            break  # by another one who looks again afterwards
+    return found
+
+
+def _renewed(
+    folder: RunFolder,
+    log: VerdictLog,
+    asked: str | None = None,
+    given: Mapping[str, Truth] | None = None,
+    file: str = "",
+) -> Estimate:
+    """The estimate from all verdicts, written with their table. given: further ones, from a file, to record first."""
+    record, given = committed(folder), given or {}
+    log.refresh()
+    before = _known(folder, log)
+    known = before | given
+    queues = _queues(folder, record, asked)
+    decisions = _decisions(folder, set(known).union(*(one.sample for one in queues.values())))
+    unknown = sorted(set(given) - set(decisions))
+    if unknown:
+        raise AuditError(
+            exits.USAGE, f"{file}: {len(unknown)} images are not scored rows of this run, such as {unknown[0]}"
+        )
+    estimate = estimate_of(folder, record, known, queues, decisions)
+    changed = {image: (truth, decisions[image]) for image, truth in given.items() if before.get(image) != truth}
+    if changed:
+        log.append({image: (truth, truth, decision) for image, (truth, decision) in changed.items()}, record.version)
+    write_bytes(folder.verdicts, _written(known))
+    if estimate.queue is not None:
+        write_bytes(folder.sample(record.version), read_bytes(estimate.queue))
+    write_bytes(folder.estimate, (json.dumps(asdict(estimate), indent=2) + "\n").encode())
     return estimate
 
 
@@ -113,106 +141,17 @@ def _queues(folder: RunFolder, record: RunRecord, asked: str | None) -> dict[str
     return found
 
 
-def _estimate(
-    folder: RunFolder,
-    record: RunRecord,
-    known: Mapping[str, str],
-    queues: Mapping[str, Queue],
-    decisions: Mapping[str, str],
-) -> Estimate:
-    passed, remarks = int(record.counts["decisions"].get("normal", 0)), list[str]()
-    usable: dict[str, Queue] = {}
-    for uri, queue in queues.items():
-        if (queue.version, queue.passed) == (record.version, passed):
-            _check_drawn(uri, queue, decisions)
-            usable[uri] = queue
-        else:
-            remarks.append(
-                f"{uri} is a sample of the {queue.passed:,} parts that passed in version {queue.version} of the "
-                f"results, not of the {passed:,} of version {record.version}: no estimate comes from it; review "
-                f"{folder.queue(record.version)}"
-            )
-    best = max(usable, key=lambda one: (len(_reviewed(usable[one], known)), len(usable[one].sample)), default=None)
-    seen, sample = frozenset[str](), 0
-    if best is not None:
-        seen, sample = _reviewed(usable[best], known), len(usable[best].sample)
-        remarks += _doubts(best, usable[best], known)
-    confirmed = _confirmed(known, decisions)
-    escapes = _escapes(known, seen, passed, confirmed.get("normal", dict.fromkeys(VERDICTS, 0)))
-    return Estimate(
-        run_id=record.run_id,
-        version=record.version,
-        queue=best if seen else None,
-        imported_at=now(),
-        verdicts=len(known),
-        passed=passed,
-        sample=sample,
-        escapes=escapes,
-        confirmed=confirmed,
-        remarks=[] if passed and escapes.of == passed else remarks,
-    )
-
-
-def _escapes(known: Mapping[str, str], seen: frozenset[str], passed: int, confirmed: Mapping[str, int]) -> Rate:
-    """From the reviewed images of the sample; confirmed: verdicts on all parts that passed, of the sample or not.
-
-    The hypergeometric interval of rate_in, cut, as the rate is, to what those verdicts leave possible. Once there is
-    one on each part, they are all that counts.
-    """
-    if passed and sum(confirmed.values()) == passed:
-        return rate_in(confirmed["defective"], passed, passed)
-    found = rate_in(sum(known[image] == "defective" for image in seen), len(seen), passed)
-    if not seen:
-        return found
-    least, most = confirmed["defective"] / passed, (passed - confirmed["good"]) / passed
-    return replace(found, **{name: min(max(getattr(found, name), least), most) for name in ("rate", "low", "high")})
-
-
-def _check_drawn(uri: str, queue: Queue, decisions: Mapping[str, str]) -> None:
-    odd = sorted(image for image in queue.sample if decisions.get(image) != "normal")
-    if odd:
-        raise AuditError(
-            exits.USAGE,
-            f"{uri}: {odd[0][:40]} of its random sample is no part that passed in version {queue.version}; give the "
-            "queue as it was drawn",
-        )
-
-
-def _reviewed(queue: Queue, known: Mapping[str, str]) -> frozenset[str]:
-    """Images of the random sample with a verdict. None in a later version, as long as one lacks it: those that have one
-    may have been chosen by an earlier version, which passed other parts."""
-    seen = queue.sample & known.keys()
-    return seen if queue.version == 1 or seen == queue.sample else frozenset()
-
-
-def _doubts(uri: str, queue: Queue, known: Mapping[str, str]) -> list[str]:
-    missing = len(queue.sample - known.keys())
-    if missing == len(queue.sample):
-        return ["no verdict is of the random sample of passed parts, so nothing can be said of escapes"]
-    if missing and queue.version > 1:
-        return [
-            f"{missing} images of the random sample of {uri} have no verdict: nothing is said of escapes until all "
-            "have one, because those of earlier versions are of the parts that passed then"
-        ]
-    if missing:
-        return [
-            f"{missing} images of the random sample have no verdict: the estimate is honest only if nobody chose which"
-        ]
-    return []
-
-
-def _confirmed(known: Mapping[str, str], decisions: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for image, verdict in known.items():
-        found.setdefault(decisions[image], dict.fromkeys(VERDICTS, 0))[verdict] += 1
-    return dict(sorted(found.items()))
-
-
-def _known(folder: RunFolder) -> dict[str, str]:
+def _known(folder: RunFolder, log: VerdictLog) -> dict[str, Truth]:
+    """The verdicts in force that say what a part is. Those in the table that were never recorded one by one, by older
+    versions, are the oldest."""
     try:
-        return read_verdicts(folder.verdicts, read_bytes(folder.verdicts))
+        known = table_of_verdicts(folder.verdicts, read_bytes(folder.verdicts))
     except FileNotFoundError:
-        return {}
+        known = {}
+    recorded = log.in_force()
+    return {image: truth for image, truth in known.items() if image not in recorded} | {
+        image: one.verdict for image, one in recorded.items() if one.verdict != "unsure"
+    }
 
 
 def _written(verdicts: Mapping[str, str]) -> bytes:

@@ -7,29 +7,39 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
 
-VERDICTS = ("good", "defective")
+Truth = Literal["good", "defective"]
+VERDICTS: tuple[Truth, ...] = ("good", "defective")
 HEADER = ("image_id", "verdict")
 DELIMITERS = ",;\t"
 BOOLEANS = {"true": True, "false": False}
 
 
-def read_verdicts(name: str, data: bytes) -> dict[str, str]:
-    """The verdict of each image_id that has one. Raises AuditError naming the file, the line and the remedy."""
-    found: dict[str, str] = {}
-    for line, row in _rows(name, data, HEADER):
-        image, verdict = row["image_id"], row["verdict"].lower()
-        if not verdict:
-            continue
-        if verdict not in VERDICTS:
-            raise AuditError(exits.USAGE, f"{name}, line {line}: verdict {verdict[:40]!r}; write good or defective")
-        if found.setdefault(image, verdict) != verdict:
-            raise AuditError(exits.USAGE, f"{name}, line {line}: two verdicts for {image[:40]!r}")
+def read_verdicts(name: str, data: bytes) -> dict[str, Truth]:
+    """The verdict of each image_id that has one. Raises AuditError naming the file, the line and the remedy, also if
+    there is none."""
+    found = table_of_verdicts(name, data)
     if not found:
         raise AuditError(exits.USAGE, f"{name}: no row has a verdict; write good or defective into that column")
+    return found
+
+
+def table_of_verdicts(name: str, data: bytes) -> dict[str, Truth]:
+    """The verdict of each image_id that has one, if any has. Raises AuditError naming file, line and remedy."""
+    found: dict[str, Truth] = {}
+    for line, row in _rows(name, data, HEADER):
+        image, said = row["image_id"], row["verdict"].lower()
+        if not said:
+            continue
+        verdict = next((one for one in VERDICTS if one == said), None)
+        if verdict is None:
+            raise AuditError(exits.USAGE, f"{name}, line {line}: verdict {said[:40]!r}; write good or defective")
+        if found.setdefault(image, verdict) != verdict:
+            raise AuditError(exits.USAGE, f"{name}, line {line}: two verdicts for {image[:40]!r}")
     return found
 
 

@@ -41,7 +41,8 @@ FAILURES = (("fetch", "missing_object"), ("decode", "truncated_image"), ("fetch"
 class Night:
     """What is drawn. louder: by line, what its scores are multiplied with. failed, unknown, doubtful: shares of rows
     that failed, that are of no known product, that are routed otherwise than declared and so in review. pictures: so
-    many of the worst rows have heatmap and overlay."""
+    many of the worst rows have heatmap and overlay. images: URI below which the images would be; they are not written.
+    """
 
     run_date: str
     name: str = "audit"
@@ -52,6 +53,7 @@ class Night:
     unknown: float = 0.002
     doubtful: float = 0.003
     pictures: int = 0
+    images: str = "s3://plant"
     bundle: str = "bundle"
     bundle_digest: str = "b" * 64
     thresholds: dict[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
@@ -108,7 +110,7 @@ def night_table(folder: RunFolder, night: Night) -> pa.Table:
     captured = (
         np.datetime64(midnight.replace(tzinfo=None), "us") - np.timedelta64(1, "D") + place * 86_400_000_000 // count
     )
-    names = [f"s3://plant/{night.run_date}/{LINES[on]}/{i:08d}.png" for i, on in zip(place, line, strict=True)]
+    names = [f"{night.images}/{night.run_date}/{LINES[on]}/{i:08d}.png" for i, on in zip(place, line, strict=True)]
     nothing = np.ones(count, bool)
     columns: dict[str, pa.Array] = {
         "image_id": pa.array([hashlib.md5(name.encode(), usedforsecurity=False).hexdigest() for name in names]),
@@ -189,6 +191,7 @@ def _record(folder: RunFolder, night: Night, counts: dict[str, Any], table: Path
     began = datetime.strptime(night.run_date, "%Y-%m-%d").replace(hour=1, tzinfo=UTC)
     seconds = 60 + night.rows / 50
     settings = {"heatmaps": "anomalous", "min_confidence": 0.5, "trust_declared": False}
+    settings |= {"limit": None, "allow": [night.images], "max_bytes": 64 * 2**20, "max_pixels": 100_000_000}
     parts = {
         "manifest": "m" * 64,
         "bundle": night.bundle_digest,

@@ -10,6 +10,7 @@ from jobs.audit.exits import AuditError
 from jobs.audit.record import FileDigest, RunFolder, RunRecord, read_record, run_dates
 from jobs.storage import download, exists, names, scratch
 from jobs.uris import join
+from manifests.frozen import FrozenManifest
 
 AT_ONCE = 16
 
@@ -59,14 +60,20 @@ def committed_runs(
         # A few dates at a time, so that a limit on an output of many years does not read all of it.
         while dates and (last is None or len(found) < last):
             some, dates = dates[-AT_ONCE:], dates[:-AT_ONCE]
-            of_dates = pool.map(lambda date: list(_of_date(output, date, name)), some)
+            of_dates = pool.map(lambda date: list(committed_on(output, date, name)), some)
             found[:0] = [runs for runs in of_dates if runs]
     kept = found if last is None else found[-last:]
     return [run for runs in kept for run in runs]
 
 
-def _of_date(output: str, date: str, name: str | None) -> Iterator[tuple[RunFolder, RunRecord]]:
+def committed_on(output: str, date: str, name: str | None = None) -> Iterator[tuple[RunFolder, RunRecord]]:
+    """The committed runs of a date, YYYY-MM-DD, by name. Raises as ``committed_runs``."""
     for one in [name] if name is not None else names(join(output, "runs", date)):
         folder = RunFolder(output, date, one)
         if exists(folder.success) and (record := read_record(folder)) is not None:
             yield folder, record
+
+
+def retries(folder: RunFolder, record: RunRecord) -> list[tuple[RunFolder, FrozenManifest]]:
+    """The retries that the published table is to have the rows of, in order."""
+    return [(folder.retry(i), FrozenManifest.from_dict(one["frozen"])) for i, one in enumerate(record.retries, 2)]

@@ -37,6 +37,7 @@ class RunFolder:
         self.shards = join(self.uri, "shards")
         self.digests = join(self.uri, "digests.parquet")
         self.verdicts, self.estimate = (join(self.uri, "review", name) for name in ("verdicts.csv", "estimate.json"))
+        self.recorded = join(self.uri, "review", "verdicts")
         self.success = join(self.uri, "_SUCCESS")
         self.lock = join(self.uri, "lock.json")
         self.results = join(output, "results", f"run_date={run_date}", f"{name}.parquet")

@@ -14,13 +14,13 @@ from anomaly_core.bundle_manifest import BundleError, read_thresholds
 from anomaly_core.calibration import Threshold, ThresholdRule
 from jobs.audit import exits
 from jobs.audit.commit import commit
-from jobs.audit.committed import committed, run_folder
+from jobs.audit.committed import committed, retries, run_folder
 from jobs.audit.exits import AuditError
 from jobs.audit.lock import RunLock
 from jobs.audit.record import RunRecord, Unfinished, code_version, now
 from jobs.audit.redecide import redecide
 from jobs.audit.retry import begin_version, config_of
-from jobs.audit.run import Outcome, judged, retries, tidy
+from jobs.audit.run import Outcome, judged, tidy
 from jobs.bundles import read_bundle
 from jobs.storage import read_bytes
 from jobs.uris import normal

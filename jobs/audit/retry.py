@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from anomaly_core.bundle import Bundle
 from anomaly_core.device import Precision
 from jobs.audit.commit import commit
-from jobs.audit.committed import committed, run_folder
+from jobs.audit.committed import committed, retries, run_folder
 from jobs.audit.config import AuditConfig
 from jobs.audit.errors import PASSING
 from jobs.audit.lock import RunLock
@@ -27,7 +27,7 @@ from jobs.audit.plan import Plan, check_same, missing_shards, parts_of, upload_p
 from jobs.audit.proofs import Earlier
 from jobs.audit.record import RunFolder, RunRecord, Unfinished, now
 from jobs.audit.redecide import redecide
-from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, retries, tidy
+from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, tidy
 from jobs.audit.work import work
 from jobs.storage import copy, exists, read_bytes, reading, scratch, write_bytes
 from jobs.uris import join

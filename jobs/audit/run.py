@@ -16,6 +16,7 @@ from anomaly_core.bundle_manifest import BundleError
 from anomaly_core.device import Precision
 from jobs.audit import exits
 from jobs.audit.commit import commit
+from jobs.audit.committed import retries
 from jobs.audit.config import AuditConfig
 from jobs.audit.exits import AuditError
 from jobs.audit.figures import timings
@@ -210,11 +211,6 @@ def _finish(
     write_bytes(plan.folder.success, b"")
     done = len(plan.frozen.shards) - len(plan.missing)
     return Outcome(record.exit_code, record, len(plan.missing), done, plan.warnings)
-
-
-def retries(folder: RunFolder, record: RunRecord) -> list[tuple[RunFolder, FrozenManifest]]:
-    """The retries that the published table is to have the rows of, in order."""
-    return [(folder.retry(i), FrozenManifest.from_dict(one["frozen"])) for i, one in enumerate(record.retries, 2)]
 
 
 def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:

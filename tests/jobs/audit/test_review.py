@@ -355,6 +355,7 @@ def test_the_interval_lies_within_what_was_seen(tmp_path: Path) -> None:
     words = [f"{image},{'good' if n < 99 else ''}" for n, image in enumerate(others[40:] + others[:40])]
     (tmp_path / "v.csv").write_text("\n".join(["image_id,verdict", *words, f"{others[39]},defective"]))
     (Path(run) / "review" / "verdicts.csv").unlink()
+    shutil.rmtree(Path(run) / "review" / "verdicts")
     found, _ = imported(run, tmp_path / "v.csv")
     assert found["escapes"]["rate"] is None  # of the sample there is none
 

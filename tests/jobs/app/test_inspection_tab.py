@@ -16,15 +16,19 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from anomaly_core.bundle_manifest import BUNDLE_FILE, THRESHOLDS_FILE
+from anomaly_core.calibration import p_value
 from anomaly_core.inspector import Inspector
-from jobs import app as app_module
-from jobs.app import app_command, build, launch
+from jobs.app import command as command_module
+from jobs.app.command import AppSettings, app_command
+from jobs.app.page import build
+from jobs.app.serve import launch
 from jobs.bundles import read_bundle
 from jobs.storage_errors import StorageAccessError
 from tests.anomaly_core.files import encode
 from tests.bundles import write_random_bundle
 
 CATEGORIES = ["bolt", "plate", "ring"]
+CALIBRATION = [n / 10 for n in range(1, 40)]
 
 
 def picture(seed: int, size: tuple[int, int] = (300, 180)) -> Image.Image:
@@ -36,7 +40,11 @@ def picture(seed: int, size: tuple[int, int] = (300, 180)) -> Image.Image:
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     thresholds = {category: 0.5 + n for n, category in enumerate(CATEGORIES)}
     return write_random_bundle(
-        tmp_path_factory.mktemp("bundle"), CATEGORIES, threshold=thresholds, source="random:0 <b>"
+        tmp_path_factory.mktemp("bundle"),
+        CATEGORIES,
+        threshold=thresholds,
+        source="random:0 <b>",
+        calibration=CALIBRATION,
     )
 
 
@@ -104,6 +112,7 @@ def test_the_endpoint_answers_what_the_inspector_says_of_the_same_bytes(
         "score": expected.score,
         "threshold": expected.threshold,
         "margin": expected.margin,
+        "p_value": p_value(expected.score, CALIBRATION),
         "decision": expected.decision,
         "decision_reason": expected.reason,
         "peak_x": expected.peak[0],
@@ -167,7 +176,8 @@ def test_the_page_shows_the_figures_and_three_pictures(inspector: Inspector) -> 
         assert f"<dd>{text}</dd>" in page
     assert f"<dd>x {expected.peak[0]:,.0f}, y {expected.peak[1]:,.0f} px</dd>" in page
     assert f"la-badge la-{expected.decision}" in page
-    assert page.count("data:image/png;base64,") == 3
+    assert f"<dd>{p_value(expected.score, CALIBRATION):.2%}</dd>" in page
+    assert page.count("data:image/png;base64,") == 4  # the overlay lies over the picture
 
 
 def test_the_page_says_why_a_file_was_not_scored_and_clears(inspector: Inspector) -> None:
@@ -208,7 +218,7 @@ def test_the_facts_name_every_category_and_are_escaped(inspector: Inspector) -> 
 
 
 def command(bundle: Path, *, port: int = 0, device: str = "cpu", precision: str = "auto") -> int:
-    return app_command(str(bundle), "127.0.0.1", port, device, precision, None, None)
+    return app_command(AppSettings(str(bundle), None, port=port, device=device, precision=precision))
 
 
 def test_a_bundle_that_is_not_there_or_damaged_returns_2(
@@ -233,6 +243,6 @@ def test_storage_that_refuses_returns_4(monkeypatch: pytest.MonkeyPatch, capsys:
     def refuse(*_: object) -> None:
         raise StorageAccessError("no credentials for s3://models")
 
-    monkeypatch.setattr(app_module, "read_bundle", refuse)
-    assert app_command("s3://models/b", "127.0.0.1", 0, "cpu", "auto", None, None) == 4
+    monkeypatch.setattr(command_module, "read_bundle", refuse)
+    assert app_command(AppSettings("s3://models/b", None, port=0, device="cpu")) == 4
     assert "no credentials" in capsys.readouterr().err

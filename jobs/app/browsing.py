@@ -1,0 +1,142 @@
+"""What the second tab does when somebody chooses something: every method is an event of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from html import escape
+from typing import Any, ParamSpec, TypeVar
+
+import gradio as gr
+
+from jobs.app import detail, recording
+from jobs.app.evidence import evidence
+from jobs.app.markup import html
+from jobs.app.recording import Recorder
+from jobs.app.rows import FILTERS, PAGE_ROWS, Row, choices, neighbours, page, whole_row
+from jobs.app.runs import BrowsedRun, RunName, Runs
+from jobs.audit import exits
+from jobs.audit.exits import AuditError
+from jobs.storage_errors import StorageAccessError
+
+NOTHING = html("quiet", text="Choose a row: it is shown here.")
+_NONE, _SOME = "", "="  # a choice is a text: of rows without a value, or with the one that follows
+
+_Given, _Found = ParamSpec("_Given"), TypeVar("_Found")
+
+
+def told(event: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
+    """The event, whose errors that are meant for people become messages of the page. It takes them for HTML."""
+
+    @wraps(event)
+    def telling(*args: _Given.args, **kwargs: _Given.kwargs) -> _Found:
+        try:
+            return event(*args, **kwargs)
+        except (AuditError, StorageAccessError) as error:
+            raise gr.Error(escape(str(error)), duration=None, print_exception=False) from error
+
+    return telling
+
+
+class Browsing:
+    """The events, for all users: what one of them has chosen is in the page."""
+
+    def __init__(self, runs: Runs):
+        self.runs, self.recorder = runs, Recorder()
+
+    @told
+    def begin(self) -> tuple[Any, Any]:
+        """The dates, and the last committed run."""
+        dates, latest = self.runs.dates(), self.runs.latest()
+        if latest is None:
+            return gr.Dropdown(choices=dates, value=None), gr.Dropdown(choices=[], value=None)
+        run_date, name = latest
+        names = self.runs.names(run_date)
+        return gr.Dropdown(choices=dates, value=run_date), gr.Dropdown(choices=names, value=name)
+
+    @told
+    def choose_date(self, run_date: str | None) -> Any:
+        """The committed runs of a date."""
+        names = self.runs.names(run_date) if run_date else []
+        return gr.Dropdown(choices=names, value=names[0] if names else None)
+
+    @told
+    def open(self, run_date: str | None, name: str | None) -> tuple[Any, ...]:
+        """The run, a line about it, and the values of each filter."""
+        if not run_date or not name:
+            empty = [gr.Dropdown(choices=[], value=[]) for _ in FILTERS]
+            return None, html("lines", lines=["There is no committed run."]), *empty
+        run = self.runs.open(run_date, name)
+        run.log.refresh()
+        found = [
+            gr.Dropdown(choices=[_choice(value) for value in choices(run.connection, column)], value=[])
+            for column in FILTERS
+        ]
+        return run.name, detail.summary(run), *found
+
+    @told
+    def show(self, name: RunName | None, number: float | None, *filters: list[str]) -> tuple[Any, str, int]:
+        """A page of rows, what it is one of, and its number."""
+        if name is None:
+            return [], html("lines", lines=[""]), 1
+        run = self.runs.held(name)
+        wanted = {
+            column: [None if value == _NONE else value.removeprefix(_SOME) for value in values]
+            for column, values in zip(FILTERS, filters, strict=True)
+        }
+        found = page(run.connection, wanted, int(number or 1))
+        first = (found.number - 1) * PAGE_ROWS
+        said = f"Rows {first + 1:,} to {first + len(found.rows):,} of {found.total:,}" if found.rows else "No such rows"
+        line = html("lines", lines=[f"{said}, worst first. Page {found.number:,} of {found.pages:,}."])
+        return detail.cells(found.rows, run.log.in_force()), line, found.number
+
+    def turn(self, by: int) -> Callable[[float | None], float]:
+        """The number of the page so many further."""
+        return lambda number: max(1, (number or 1) + by)
+
+    @told
+    def choose(self, name: RunName | None, picked: gr.SelectData) -> tuple[Any, ...]:
+        """The row that was clicked in a list: its place, card, pictures, form and choices of a verdict, history,
+        neighbours and provenance."""
+        cells = picked.row_value
+        run, row = self._row(name, cells[0] if isinstance(cells, list) and cells else None)
+        place = int(cells[0])
+        run.log.refresh()
+        near = neighbours(run.connection, place, row["category"]) if row["score"] is not None else []
+        may = recording.choices(row)
+        return (
+            place,
+            detail.card(row),
+            gr.Column(visible=True),
+            detail.shown(row, evidence(run, row)),
+            gr.Row(visible=bool(may)),
+            gr.Radio(choices=may, value=None),
+            html("lines", lines=[] if may else ["A failed row has no verdict: nobody decided about the part."]),
+            detail.history(run.log.history(row["image_id"])),
+            detail.cells(near, run.log.in_force()),
+            detail.provenance(run, row),
+        )
+
+    @told
+    def record(
+        self, name: RunName | None, place: int | None, said: str | None, who: str | None, request: gr.Request
+    ) -> tuple[str, str]:
+        """Record a verdict; what became of it, and the history of the image."""
+        run, row = self._row(name, place)
+        verdict = self.recorder.record(run, row, said, recording.signed(who, request.username))
+        lines = [f"Recorded: {verdict.said}; the part is {verdict.verdict}.", *self.recorder.estimate(run)]
+        return html("lines", lines=lines), detail.history(run.log.history(row["image_id"]))
+
+    def _row(self, name: RunName | None, place: object) -> tuple[BrowsedRun, Row]:
+        """The row at a place of the table, which comes from the page: it can be anything."""
+        if name is None or not str(place).isdecimal():
+            raise AuditError(exits.USAGE, "choose a row first")
+        run = self.runs.held(name)
+        row = whole_row(run.connection, run.table, int(str(place)))
+        if row is None:
+            raise AuditError(exits.USAGE, f"the run has no row {place}")
+        return run, row
+
+
+def _choice(value: str | None) -> tuple[str, str]:
+    return ("(none)", _NONE) if value is None else (value, _SOME + value)

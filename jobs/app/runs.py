@@ -1,0 +1,146 @@
+"""The committed runs of an output, each as a table on this machine that is asked for pages of its rows."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+
+import duckdb
+
+from anomaly_core.bundle_manifest import BUNDLE_FILE, THRESHOLDS_FILE, BundleError, BundleManifest
+from anomaly_core.preprocess import DEFAULT, Limits, Preprocessing
+from jobs.access import AllowList
+from jobs.app.rows import rank
+from jobs.audit import exits
+from jobs.audit.committed import committed, committed_on, committed_runs, run_folder
+from jobs.audit.exits import AuditError
+from jobs.audit.record import FileDigest, RunFolder, RunRecord, run_dates
+from jobs.database import results_database
+from jobs.storage import download, exists, read_bytes, scratch
+from jobs.storage_errors import StorageAccessError
+from jobs.uris import join
+from jobs.verdicts import VerdictLog
+
+# Runs whose tables are held on this machine's disk; each has a DuckDB with the memory that manifests/database.py says.
+KEPT = 4
+
+
+@dataclass(frozen=True)
+class RunName:
+    """A version of the results of a run, with the SHA-256 of its table, if that was recorded: what a page holds on to
+    while its rows are looked at."""
+
+    run_date: str
+    name: str
+    version: int
+    sha256: str | None
+
+
+class BrowsedRun:
+    """A version of a run's results: its table as it was published, on this machine.
+
+    table: copy of the published table. connection: a DuckDB in which ``ranked`` has its rows, worst first. log: what
+    people said. Gone with the last who uses it.
+    """
+
+    def __init__(self, folder: RunFolder, record: RunRecord):
+        self.folder, self.record, self.log = folder, record, VerdictLog(folder.recorded)
+        with ExitStack() as stack:
+            local = stack.enter_context(scratch())
+            self.table = local / "published.parquet"
+            download(folder.results, self.table)
+            if record.published is not None and FileDigest.of(self.table) != record.published.table:
+                raise AuditError(
+                    exits.USAGE,
+                    f"{folder.results}: not the table that run.json tells of; if a new version is being published, "
+                    "look again in a minute, else line-audit verify tells what was changed",
+                )
+            self.connection: duckdb.DuckDBPyConnection = stack.enter_context(results_database())
+            rank(self.connection, self.table)
+            weakref.finalize(self, stack.pop_all().close)
+
+    @property
+    def name(self) -> RunName:
+        """The version that this is."""
+        return named(self.folder, self.record)
+
+    @property
+    def allowed(self) -> AllowList:
+        """Where the run's images may come from."""
+        settings = self.record.parts["settings"]
+        return AllowList.of(self.record.manifest, settings["allow"], settings.get("also", ()))
+
+    @property
+    def limits(self) -> Limits:
+        """The largest image that the run decoded."""
+        settings = self.record.parts["settings"]
+        return Limits(settings["max_bytes"], settings["max_pixels"])
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What the run's bundle does to an image file; the usual where the bundle is not to be had any more."""
+        try:
+            recorded = BundleManifest.from_bytes(read_bytes(join(self.record.bundle, BUNDLE_FILE))).preprocessing
+            return Preprocessing(recorded.exif_orientation, recorded.jpeg_reduced)
+        except FileNotFoundError:
+            plain = exists(join(self.record.bundle, THRESHOLDS_FILE))  # files of the reference pipeline
+            return Preprocessing(exif_orientation=False) if plain else DEFAULT
+        except (BundleError, StorageAccessError):
+            return DEFAULT
+
+
+class Runs:
+    """The committed runs of an output. The last ones that were looked at stay at hand.
+
+    output: URI. Threads may share it. Its methods raise AuditError and StorageAccessError.
+    """
+
+    def __init__(self, output: str):
+        self.output = output
+        self._kept: dict[tuple[str, str], BrowsedRun] = {}
+        self._lock = threading.Lock()
+
+    def dates(self) -> list[str]:
+        """Dates that have runs, the latest first; a run may be unfinished."""
+        return run_dates(self.output)[::-1]
+
+    def latest(self) -> tuple[str, str] | None:
+        """Date and name of the last committed run."""
+        found = committed_runs(self.output, last=1)
+        return (found[-1][0].run_date, found[-1][0].name) if found else None
+
+    def names(self, run_date: str) -> list[str]:
+        """The committed runs of a date."""
+        return [folder.name for folder, _ in committed_on(self.output, run_date)]
+
+    def open(self, run_date: str, name: str) -> BrowsedRun:
+        """The version of a run that is published now."""
+        folder = run_folder(join(self.output, "runs", run_date, name))
+        with self._lock:  # who wants the same run waits until it is here
+            record = committed(folder)
+            kept = self._kept.pop((run_date, name), None)
+            if kept is None or kept.name != named(folder, record):
+                kept = None  # before the next one is fetched, its disk space is given back
+                kept = BrowsedRun(folder, record)
+            self._kept[run_date, name] = kept
+            for oldest in list(self._kept)[:-KEPT]:
+                del self._kept[oldest]
+        return kept
+
+    def held(self, wanted: RunName) -> BrowsedRun:
+        """The version of a run that a page was begun with. Raises AuditError if there is another one by now."""
+        kept = self._kept.get((wanted.run_date, wanted.name))
+        if kept is None or kept.name != wanted:
+            kept = self.open(wanted.run_date, wanted.name)
+        if kept.name != wanted:
+            raise AuditError(exits.USAGE, f"run {wanted.run_date}/{wanted.name} has new results: choose it again")
+        return kept
+
+
+def named(folder: RunFolder, record: RunRecord) -> RunName:
+    """The published version of a run."""
+    digest = record.published.table.sha256 if record.published is not None else None
+    return RunName(folder.run_date, folder.name, record.version, digest)

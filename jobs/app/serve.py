@@ -1,0 +1,65 @@
+"""The page served: by whom it may be reached, and how much it does at once."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gradio as gr
+from gradio.themes.utils.fonts import LocalFont
+
+from anomaly_core.preprocess import Limits
+
+THREADS = 16
+WAITING = 64  # events of all users together; who comes later is told so
+AT_ONCE = 4  # of each kind of event that sets no limit of its own
+# Comes with Gradio. Its own choice of weights takes a half-bold file that lacks most letters.
+_FONT = [LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
+
+
+@dataclass(frozen=True)
+class Login:
+    """The one user that is let in."""
+
+    user: str
+    password: str = field(repr=False)
+
+    def __call__(self, user: str, password: str) -> bool:
+        """Whether these are the ones; how long that takes tells nothing of them."""
+        same_user = secrets.compare_digest(user.encode(), self.user.encode())
+        return secrets.compare_digest(password.encode(), self.password.encode()) and same_user
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address to listen on."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def launch(blocks: gr.Blocks, host: str, port: int, login: Login | None = None) -> str:
+    """Serve in threads and return the URL. port 0 takes any free one. Raises OSError if it cannot listen there."""
+    with socket.create_server((host, port)) as probe:
+        port = probe.getsockname()[1]
+    blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
+    started = blocks.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        show_error=False,  # what is meant for people is raised as gr.Error, escaped; the page takes errors for HTML
+        auth=login,
+        max_threads=THREADS,
+        max_file_size=Limits().max_bytes,
+        run_history=False,
+        ssr_mode=False,
+        footer_links=[],
+        theme=gr.themes.Base(primary_hue="slate", neutral_hue="slate", radius_size="sm", font=_FONT),
+        css=Path(__file__).with_name("style.css").read_text(),
+    )
+    return str(started[1])
