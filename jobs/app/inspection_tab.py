@@ -44,7 +44,7 @@ def inspection_tab(blocks: gr.Blocks, inspector: Inspector, warnings: Sequence[s
             pasted = gr.File(visible="hidden", elem_id="la-paste")
             gr.ClearButton(upload, value="Clear", size="sm")
             verdict = gr.HTML(_WELCOME, elem_id="la-verdict")
-        with gr.Column(scale=3, min_width=640):
+        with gr.Column(scale=3, min_width=640, elem_id="la-inspection"):
             shown = gr.HTML(_EMPTY)
             opacity_slider(_OPACITY)
     with gr.Accordion("About this bundle", open=False):

@@ -51,7 +51,10 @@ class BrowsedRun:
         with ExitStack() as stack:
             local = stack.enter_context(scratch())
             self.table = local / "published.parquet"
-            download(folder.results, self.table)
+            try:
+                download(folder.results, self.table)
+            except FileNotFoundError:
+                raise AuditError(exits.USAGE, f"{folder.results}: the published table is gone") from None
             if record.published is not None and FileDigest.of(self.table) != record.published.table:
                 raise AuditError(
                     exits.USAGE,

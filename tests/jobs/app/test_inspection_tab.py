@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,20 @@ def test_the_endpoint_answers_what_the_inspector_says_of_the_same_bytes(
         "category_distance": None,
         "bundle_digest": inspector.bundle.digest,
     }
+
+
+def test_of_several_users_at_once_each_gets_the_answer_to_his_image(
+    url: str, inspector: Inspector, tmp_path: Path
+) -> None:
+    files = {f"{seed}.png": encode(picture(seed), "PNG") for seed in range(20, 28)}
+
+    def answer(name: str) -> float:
+        return float(ask(Client(url, verbose=False), tmp_path, name, files[name])["score"])
+
+    with ThreadPoolExecutor(len(files)) as pool:
+        found = list(pool.map(answer, files))
+    assert found == [inspector.inspect(data).score for data in files.values()]
+    assert len(set(found)) == len(files)
 
 
 BROKEN = {

@@ -1,0 +1,143 @@
+"""The rows of a run: which ones, in which order, a page at a time, of the version that is published."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.app.rows import NEIGHBOURS, PAGE_ROWS, choices, neighbours, page, whole_row
+from jobs.app.runs import KEPT, RunName, Runs
+from jobs.audit.exits import AuditError
+from jobs.storage import delete, download, write_bytes
+from tests.jobs.app.conftest import EVIL, Archive, publish
+from tests.nights import Night, write_night
+
+
+def test_pages_hold_every_row_once_worst_first(archive: Archive) -> None:
+    run = Runs(archive.output).open("2026-11-24", "audit")
+    pages = [page(run.connection, {}, number) for number in range(1, 15)]
+    assert [one.pages for one in pages] == [14] * 14 and [one.number for one in pages] == list(range(1, 15))
+    found = [row for one in pages for row in one.rows]
+    assert [row["margin"] for row in found] == [row["margin"] for row in archive.rows]
+    assert sorted(row["row"] for row in found) == list(range(700))
+    scored = sum(row["margin"] is not None for row in archive.rows)
+    assert [row["row"] for row in found[:scored]] == [row["row"] for row in archive.rows[:scored]]
+    assert page(run.connection, {}, 99).number == 14 and page(run.connection, {}, -3).number == 1
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"decision": ["anomalous", "review"]},
+        {"line": [EVIL], "camera": ["top"]},
+        {"category": ["pill"], "line": ["L1", "L2"], "decision": ["normal"]},
+        {"line": ["' OR 1=1 --"]},
+    ],
+)
+def test_filters_leave_the_rows_that_have_the_values(archive: Archive, filters: dict[str, list[str | None]]) -> None:
+    run = Runs(archive.output).open("2026-11-24", "audit")
+    rows = [row | {"category": row["category"] or row["declared_category"]} for row in archive.rows]
+    wanted = [row["row"] for row in rows if all(row[column] in values for column, values in filters.items())]
+    found = page(run.connection, filters, 1)
+    assert found.total == len(wanted)
+    assert [row["row"] for row in found.rows] == wanted[:PAGE_ROWS] or None in [row["margin"] for row in found.rows]
+
+
+def test_a_value_that_is_missing_can_be_asked_for(archive: Archive, tmp_path: Path) -> None:
+    table = pq.read_table(archive.folder.results)
+    camera = pc.if_else(pc.equal(table["camera"], "side"), None, table["camera"])
+    table = table.set_column(table.schema.get_field_index("camera"), "camera", camera)
+    publish(archive.folder, archive.record, table, tmp_path)
+    run = Runs(archive.output).open("2026-11-24", "audit")
+    assert choices(run.connection, "camera") == ["top", None]
+    sides = sum(row["camera"] == "side" for row in archive.rows)
+    assert page(run.connection, {"camera": [None]}, 1).total == sides
+    assert page(run.connection, {"camera": [None, "top"]}, 1).total == 700
+
+
+def test_neighbours_are_next_in_score_within_the_category(archive: Archive) -> None:
+    run = Runs(archive.output).open("2026-11-24", "audit")
+    pills = [row["row"] for row in archive.rows if row["category"] == "pill" and row["score"] is not None]
+    for at in (0, 1, 50, len(pills) - 1):
+        found = [row["row"] for row in neighbours(run.connection, pills[at], "pill")]
+        assert found == pills[max(0, at - NEIGHBOURS) : at] + pills[at + 1 : at + 1 + NEIGHBOURS]
+
+
+def test_a_row_has_every_column_of_the_published_table(archive: Archive) -> None:
+    run = Runs(archive.output).open("2026-11-24", "audit")
+    for row in archive.rows[::97]:
+        assert whole_row(run.connection, run.table, row["row"]) == {key: row[key] for key in row if key != "row"} | {
+            "batch": "${document.title='taken'}{{7*7}}"
+        }
+    assert whole_row(run.connection, run.table, 700) is None
+
+
+def test_committed_runs_of_a_folder_or_a_bucket(place: str) -> None:
+    assert Runs(place).dates() == [] and Runs(place).latest() is None
+    for run_date, name in (("2026-11-23", "b"), ("2026-11-24", "a"), ("2026-11-24", "c")):
+        folder, _ = write_night(place, Night(run_date, name, rows=20))
+    runs = Runs(place)
+    assert runs.dates() == ["2026-11-24", "2026-11-23"] and runs.latest() == ("2026-11-24", "c")
+    assert runs.names("2026-11-24") == ["a", "c"]
+    assert page(runs.open("2026-11-24", "a").connection, {}, 1).total == 20
+    assert runs.open("2026-11-24", "a") is runs.open("2026-11-24", "a")
+    delete(folder.success)
+    assert runs.names("2026-11-24") == ["a"]
+    with pytest.raises(AuditError, match="the run is not committed"):
+        runs.open("2026-11-24", "c")
+    for odd in (("2026-11-24", ".."), ("..", "a"), ("2026-11-24", "nobody")):
+        with pytest.raises(AuditError):
+            runs.open(*odd)
+
+
+def test_a_new_version_is_told_of_and_the_old_one_stays_whole_meanwhile(archive: Archive, tmp_path: Path) -> None:
+    runs = Runs(archive.output)
+    old = runs.open("2026-11-24", "audit")
+    table = pq.read_table(archive.folder.results)
+    publish(archive.folder, archive.record, table.slice(0, 10), tmp_path)
+    assert runs.held(old.name) is old and page(old.connection, {}, 1).total == 700
+    new = runs.open("2026-11-24", "audit")
+    assert page(new.connection, {}, 1).total == 10 and page(old.connection, {}, 1).total == 700
+    with pytest.raises(AuditError, match="run 2026-11-24/audit has new results: choose it again"):
+        runs.held(old.name)
+
+
+def test_a_table_that_is_not_the_recorded_one_is_not_browsed(archive: Archive, tmp_path: Path) -> None:
+    download(archive.folder.results, tmp_path / "table")
+    pq.write_table(pq.read_table(tmp_path / "table").slice(1), tmp_path / "other")
+    write_bytes(archive.folder.results, (tmp_path / "other").read_bytes())
+    with pytest.raises(AuditError, match=r"audit\.parquet: not the table that run\.json tells of"):
+        Runs(archive.output).open("2026-11-24", "audit")
+    delete(archive.folder.results)
+    with pytest.raises(AuditError, match="the published table is gone"):
+        Runs(archive.output).open("2026-11-24", "audit")
+
+
+def test_the_disk_holds_a_few_runs_only(tmp_path: Path) -> None:
+    for n in range(KEPT + 2):
+        write_night(str(tmp_path), Night(f"2026-11-{n + 1:02d}", rows=20))
+    runs = Runs(str(tmp_path))
+    tables = [runs.open(f"2026-11-{n + 1:02d}", "audit").table for n in range(KEPT + 2)]
+    gc.collect()
+    assert [table.exists() for table in tables] == [False, False] + [True] * KEPT
+    again = runs.held(RunName("2026-11-01", "audit", 1, _sha(runs, "2026-11-01")))
+    assert page(again.connection, {}, 1).total == 20
+
+
+def _sha(runs: Runs, run_date: str) -> str | None:
+    return runs.open(run_date, "audit").name.sha256
+
+
+def test_tables_of_other_manifests_have_their_columns(tmp_path: Path) -> None:
+    folder, record = write_night(str(tmp_path), Night("2026-11-24", rows=20))
+    table = pq.read_table(folder.results).drop_columns("batch").append_column("rowid", pa.array(range(20)))
+    publish(folder, record, table, tmp_path)
+    run = Runs(str(tmp_path)).open("2026-11-24", "audit")
+    assert [row["row"] for row in page(run.connection, {}, 1).rows] != list(range(20))
+    found = whole_row(run.connection, run.table, 7)
+    assert found is not None and found["rowid"] == 7
