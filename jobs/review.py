@@ -107,7 +107,7 @@ def _renewed(
     record, given = committed(folder), given or {}
     log.refresh()
     before = _known(folder, log)
-    known = before | given
+    known = before | dict(given)
     queues = _queues(folder, record, asked)
     decisions = _decisions(folder, set(known).union(*(one.sample for one in queues.values())))
     unknown = sorted(set(given) - set(decisions))

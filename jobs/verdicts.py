@@ -39,7 +39,7 @@ class Verdict(BaseModel):
 
     said: in the words of who said it. verdict: what that makes the part. decision, version: the decision of the row,
     and the version of the results that it was seen in. turn: one more than the highest of the verdicts on this image
-    that were there when it was recorded, so that a correction comes later whatever the clocks of two machines say. by:
+    that were there when it was recorded, so that a correction comes later whatever the clocks of two machines say. who:
     as they call themselves. at: the time (UTC).
     """
 
@@ -51,7 +51,7 @@ class Verdict(BaseModel):
     decision: str
     version: int
     turn: int = Field(ge=1)
-    by: str | None = Field(max_length=LONGEST_NAME)
+    who: str | None = Field(max_length=LONGEST_NAME)
     at: datetime
 
 
@@ -86,10 +86,13 @@ class VerdictLog:
         with self._lock:
             return {image: verdicts[-1] for image, verdicts in self._of.items()}
 
-    def append(self, said: Mapping[str, tuple[Said, Truth, str]], version: int, by: str | None = None) -> list[Verdict]:
+    def append(
+        self, said: Mapping[str, tuple[Said, Truth, str]], version: int, who: str | None = None
+    ) -> list[Verdict]:
         """Record what somebody says of images, in one file, and return it once it is written.
 
-        said: by image_id the words, what they make the part, and the decision of the row. version: of the results.
+        said: by image_id the words, what they make the part, and the decision of the row. version: of the results. who:
+        says it.
         Verdicts that were read before are replaced. Raises ValidationError, StorageAccessError.
         """
         at = datetime.now(UTC)
@@ -101,7 +104,7 @@ class VerdictLog:
                 decision=decision,
                 version=version,
                 turn=1 + max((one.turn for one in self.history(image)), default=0),
-                by=by,
+                who=who,
                 at=at,
             )
             for image, (words, truth, decision) in said.items()

@@ -26,10 +26,10 @@ def browser_tab(blocks: gr.Blocks, runs: Runs) -> None:
                 run_date = gr.Dropdown([], label="Date", elem_id="la-date", min_width=120)
                 name = gr.Dropdown([], label="Run", elem_id="la-run", min_width=120)
                 again = gr.Button("Look again", size="sm", min_width=100, scale=0)
-            summary = gr.HTML()
+            summary = gr.HTML(elem_id="la-summary")
             with gr.Row():
                 filters = [
-                    gr.Dropdown([], label=c.capitalize(), multiselect=True, min_width=110, elem_id=f"la-{c}")
+                    gr.Dropdown([], label=c.capitalize(), multiselect=True, min_width=180, elem_id=f"la-{c}")
                     for c in FILTERS
                 ]
             counted = gr.HTML(elem_id="la-counted")
@@ -48,6 +48,7 @@ def browser_tab(blocks: gr.Blocks, runs: Runs) -> None:
                     who = gr.Textbox(label="Who (optional)", max_length=LONGEST_NAME, min_width=120, elem_id="la-who")
                     record = gr.Button("Record", variant="primary", min_width=100, scale=0, elem_id="la-record")
                 answer, history = gr.HTML(elem_id="la-answer"), gr.HTML(elem_id="la-history")
+                estimate = gr.HTML(elem_id="la-estimate")
                 near = _list("Next in score, of the same category", 320, "la-near")
                 with gr.Accordion("Provenance", open=False):
                     provenance = gr.HTML(elem_id="la-provenance")
@@ -69,14 +70,15 @@ def browser_tab(blocks: gr.Blocks, runs: Runs) -> None:
     open_and_show(run_date.input(events.choose_date, run_date, name, **private))
     open_and_show(name.input(None, None, None, **private))
     for one in filters:
-        one.change(first, None, number, **private).then(events.show, **page)
+        one.input(first, None, number, **private).then(events.show, **page)
     back.click(events.turn(-1), number, number, **private).then(events.show, **page)
     on.click(events.turn(1), number, number, **private).then(events.show, **page)
     number.submit(events.show, **page)
     detail = [place, card, chosen, shown, form, said, answer, history, near, provenance]
     for table in (rows, near):
         table.select(events.choose, run, detail, **private)
-    record.click(events.record, [run, place, said, who], [answer, history], **private).then(events.show, **page)
+    recorded = record.click(events.record, [run, place, said, who], [answer, history, summary], **private)
+    recorded.success(events.show, **page).then(events.estimate, run, estimate, **private)
 
 
 def _list(label: str, height: int, name: str) -> gr.Dataframe:

@@ -22,7 +22,8 @@ from jobs.storage_errors import StorageAccessError
 NOTHING = html("quiet", text="Choose a row: it is shown here.")
 _NONE, _SOME = "", "="  # a choice is a text: of rows without a value, or with the one that follows
 
-_Given, _Found = ParamSpec("_Given"), TypeVar("_Found")
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
 def told(event: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
@@ -120,12 +121,17 @@ class Browsing:
     @told
     def record(
         self, name: RunName | None, place: int | None, said: str | None, who: str | None, request: gr.Request
-    ) -> tuple[str, str]:
-        """Record a verdict; what became of it, and the history of the image."""
+    ) -> tuple[str, str, str]:
+        """Record a verdict; what became of it, the history of the image, and the line about the run."""
         run, row = self._row(name, place)
         verdict = self.recorder.record(run, row, said, recording.signed(who, request.username))
-        lines = [f"Recorded: {verdict.said}; the part is {verdict.verdict}.", *self.recorder.estimate(run)]
-        return html("lines", lines=lines), detail.history(run.log.history(row["image_id"]))
+        said_so = html("lines", lines=[f"Recorded: {verdict.said}; the part is {verdict.verdict}."])
+        return said_so, detail.history(run.log.history(row["image_id"])), detail.summary(run)
+
+    @told
+    def estimate(self, name: RunName | None) -> str:
+        """What all verdicts on a run say by now. After each, and not with it: it reads the decisions of the run."""
+        return html("lines", lines=[] if name is None else self.recorder.estimate(self.runs.held(name)))
 
     def _row(self, name: RunName | None, place: object) -> tuple[BrowsedRun, Row]:
         """The row at a place of the table, which comes from the page: it can be anything."""

@@ -86,10 +86,10 @@ def provenance(run: BrowsedRun, row: Row) -> str:
 def history(verdicts: Sequence[Verdict]) -> str:
     """Everything that was said of an image, the verdict in force first."""
     lines = [
-        (f"{one.at:%Y-%m-%d %H:%M:%S}", one.said, one.verdict, one.by or "", f"{one.decision}, version {one.version}")
+        (f"{one.at:%Y-%m-%d %H:%M:%S}", one.said, one.verdict, one.who or "", f"{one.decision}, version {one.version}")
         for one in reversed(verdicts)
     ]
-    headings = ("When (UTC)", "Said", "The part is", "By", "Decision then")
+    headings = ("When (UTC)", "Said", "The part is", "Who", "Decision then")
     return html("table", headings=headings, lines=lines) if lines else ""
 
 
@@ -98,7 +98,7 @@ def summary(run: BrowsedRun) -> str:
     record, verdicts = run.record, run.log.in_force()
     decisions = ", ".join(f"{count:,} {name}" for name, count in sorted(record.counts["decisions"].items()))
     said = f"{record.counts['rows']:,} rows: {decisions}. Version {record.version} of the results."
-    return html("lines", lines=[f"{said} {len(verdicts):,} images have a verdict."])
+    return html("lines", lines=[f"{said} Verdicts on images: {len(verdicts):,}."])
 
 
 def _of_run(record: RunRecord) -> list[tuple[str, Any, str]]:

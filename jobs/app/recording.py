@@ -34,7 +34,7 @@ class Recorder:
     def __init__(self) -> None:
         self._estimating = threading.Lock()
 
-    def record(self, run: BrowsedRun, row: Row, said: str | None, by: str | None) -> Verdict:
+    def record(self, run: BrowsedRun, row: Row, said: str | None, who: str | None) -> Verdict:
         """Record what somebody says of a row, once it is written. Raises AuditError for what cannot be said of it,
         StorageAccessError."""
         meaning = {str(words): (words, truth) for words, truth in MEANING.get(row["decision"], {}).items()}
@@ -44,7 +44,7 @@ class Recorder:
             )
         words, truth = meaning[said]
         run.log.refresh()
-        return run.log.append({row["image_id"]: (words, truth, row["decision"])}, run.record.version, by)[0]
+        return run.log.append({row["image_id"]: (words, truth, row["decision"])}, run.record.version, who)[0]
 
     def estimate(self, run: BrowsedRun) -> list[str]:
         """What all verdicts say of escapes by now, in lines, or why that is not known. Raises StorageAccessError."""

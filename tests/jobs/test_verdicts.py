@@ -7,7 +7,9 @@ import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import duckdb
 import pytest
 from pydantic import ValidationError
 
@@ -56,12 +58,27 @@ def test_a_later_verdict_replaces_an_earlier_one_and_both_are_kept(place: str) -
     other = VerdictLog(log.folder)
     assert other.refresh() and not other.refresh()
     assert {image: one.verdict for image, one in other.in_force().items()} == {"a": "good", "b": "defective"}
-    assert [(one.said, one.by, one.version, one.turn) for one in other.history("a")] == [
+    assert [(one.said, one.who, one.version, one.turn) for one in other.history("a")] == [
         ("confirm", "Ada", 1, 1),
         ("false reject", None, 2, 2),
     ]
     assert other.history("a") == log.history("a") and other.history("nobody") == []
     assert all(abs(one.at - datetime.now(UTC)) < timedelta(minutes=5) for one in other.history("a"))
+
+
+def test_any_program_can_read_the_history(tmp_path: Path) -> None:
+    log = VerdictLog(str(tmp_path))
+    log.append({"a": ("unsure", "unsure", "normal"), "b": ("escape", "defective", "normal")}, 3, "Ada")
+    log.append({"a": ("confirm", "good", "normal")}, 3)
+    found = duckdb.execute(
+        "SELECT image_id, turn, said, verdict, who, version "
+        f"FROM read_json('{tmp_path}/*.jsonl') ORDER BY image_id, turn"
+    ).fetchall()
+    assert found == [
+        ("a", 1, "unsure", "unsure", "Ada", 3),
+        ("a", 2, "confirm", "good", None, 3),
+        ("b", 1, "escape", "defective", "Ada", 3),
+    ]
 
 
 def test_a_correction_is_the_later_one_whatever_the_clocks_say(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +149,7 @@ def test_recorded_and_imported_verdicts_make_one_table_and_one_estimate(place: s
     assert (after.escapes.count, after.escapes.of) == (0, len(drawn) - 1)
     assert table(folder)[drawn[0]] == "good" and drawn[1] not in table(folder)
     log.refresh()
-    assert [(one.said, one.by) for one in log.history(drawn[0])] == [
+    assert [(one.said, one.who) for one in log.history(drawn[0])] == [
         ("confirm", "Ada"),
         ("escape", "Bo"),
         ("good", None),

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 
 from anomaly_core.inspector import Inspector
 from jobs.app.detail import HEADINGS
@@ -103,8 +103,8 @@ def test_an_uploaded_image_and_a_pasted_one_are_judged(opened: Opened, inspector
     page, data = opened.page, defective()
     expected = inspector.inspect(data)
     assert expected.decision == "anomalous" and expected.p_value is not None
-    upload = {"name": "part.png", "mimeType": "image/png", "buffer": data}
-    page.locator("#la-upload input[type=file]").set_input_files(files=[upload])  # type: ignore[list-item]
+    upload = FilePayload(name="part.png", mimeType="image/png", buffer=data)
+    page.locator("#la-upload input[type=file]").set_input_files(upload)
     expect(page.locator("#la-verdict .la-badge")).to_have_text("Anomalous")
     expect(figure(page, "Score")).to_have_text(f"{expected.score:.6g}")
     expect(figure(page, "p-value")).to_have_text(f"{expected.p_value:.2%}")
@@ -173,14 +173,29 @@ def test_the_browser_is_filtered_and_a_verdict_recorded(opened: Opened, archive:
     expect(page.locator("#la-answer")).to_contain_text("Recorded: escape; the part is defective.")
     expect(page.locator("#la-history")).to_contain_text(f"Ada {EVIL}"[:60])
     expect(cell(page, 1, "Verdict")).to_have_text("defective")
+    expect(page.locator("#la-summary")).to_contain_text("700 rows: ")
+    expect(page.locator("#la-summary")).to_contain_text("Verdicts on images: 1.")
     assert page.locator("img[src=x]").count() == 0
 
+    expect(page.locator("#la-estimate")).to_contain_text("run 2026-11-24/audit, version 1: 1 verdicts")
     log = VerdictLog(archive.folder.recorded)
     log.refresh()
     (stored,) = log.history(wanted[0]["image_id"])
     assert (stored.said, stored.verdict, stored.decision, stored.version) == ("escape", "defective", "normal", 1)
-    assert stored.by == f"Ada {EVIL}"
+    assert stored.who == f"Ada {EVIL}"
     assert read_bytes(archive.folder.verdicts).decode().split() == ["image_id,verdict", f"{stored.image_id},defective"]
+
+
+def test_filters_can_be_taken_back(opened: Opened) -> None:
+    page = opened.page
+    page.get_by_role("tab", name="Browse runs").click()
+    expect(page.locator("#la-counted")).to_contain_text("of 700")
+    choose(page, "camera", "top")
+    choose(page, "category", "pill")
+    expect(page.locator("#la-counted")).not_to_contain_text("of 700")
+    page.locator("#la-camera .token-remove").first.click()
+    page.locator("#la-category .token-remove").first.click()
+    expect(page.locator("#la-counted")).to_have_text("Rows 1 to 50 of 700, worst first. Page 1 of 14.")
 
 
 def test_a_row_shows_its_pictures_or_says_that_they_are_gone(opened: Opened, archive: Archive) -> None:
