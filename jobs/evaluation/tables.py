@@ -135,7 +135,7 @@ def tables(found: Evaluation) -> Iterator[Table]:
         yield "Pointing game", headings, _pointing(found)
     headings = ["category", "false rejects", "escapes"]
     yield "Decisions, by the right autoencoder", headings, _decisions(found)
-    headings += ["good in review", "defective in review"]
+    headings = [*headings, "good in review", "defective in review"]
     yield "Decisions of an audit, end to end", headings, _end_to_end(found)
     headings = ["category", "good parts", "defective parts", "good called unknown", "defective called unknown"]
     headings += ["smallest confidence", "smallest logit margin", "at"]

@@ -86,3 +86,10 @@ def test_every_file_says_so(found: Evaluation) -> None:
     assert "## Pointing game\n\n| category | images | peak in the defect | at most 15 pixels from it |" in text
     assert f"| all | 9 | {rate(3, 9)} | {rate(6, 9)} |" in text
     assert "| pill | 0 | - | - |" in text
+
+
+def test_every_table_has_a_cell_for_every_heading(found: Evaluation) -> None:
+    every = list(tables(found))
+    assert [title for title, _, _ in every][:2] == ["Scores", "Pointing game"]
+    for title, headings, cells in every:
+        assert {len(row) for row in cells} == {len(headings)}, title
