@@ -48,7 +48,7 @@ _OPACITIES = (_COLUMNS[3] * 256).round().astype(np.uint16)
 
 # White on the side at and above the threshold, black on the other: one of them shows on any picture.
 LINE_ABOVE, LINE_BELOW = (255, 255, 255), (0, 0, 0)
-# Of the shorter side of a picture to each side of the line, which is a pixel wide at least.
+# So many times as long as each of its halves is wide is the shorter side of a picture; a pixel is the least.
 _SIDE_TO_LINE = 448
 # So many pixels at once: of a whole picture of 100 megapixels, what is computed on the way would take gigabytes.
 _AT_ONCE = 2**20
