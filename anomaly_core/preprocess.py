@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -125,7 +127,22 @@ def decode(data: bytes, limits: Limits | None = None, preprocessing: Preprocessi
 
     Raises ImageError with a typed code.
     """
-    limits = limits or Limits()
+    with _upright(data, limits or Limits(), preprocessing) as (image, width, height):
+        return Decoded(_rgb224(image), width, height)
+
+
+def decode_whole(data: bytes, limits: Limits | None = None, exif_orientation: bool = True) -> npt.NDArray[np.uint8]:
+    """The picture that ``decode`` makes smaller: uint8 (height, width, 3) RGB, as displayed, never reduced.
+
+    Raises ImageError with a typed code.
+    """
+    with _upright(data, limits or Limits(), Preprocessing(exif_orientation)) as (image, _, _):
+        return np.asarray(_eight_bit_colours(image).convert("RGB"))
+
+
+@contextmanager
+def _upright(data: bytes, limits: Limits, preprocessing: Preprocessing) -> Iterator[tuple[Image.Image, int, int]]:
+    """The loaded picture, and width and height of the original as displayed; it may have been decoded smaller."""
     if not data:
         raise ImageError("empty_object", "the object has no bytes")
     if len(data) > limits.max_bytes:
@@ -155,7 +172,7 @@ def decode(data: bytes, limits: Limits | None = None, preprocessing: Preprocessi
                 turn = _turn(image)
                 loaded = loaded if turn is None else loaded.transpose(turn)
                 width, height = (height, width) if turn in _SWAPPING else (width, height)
-            return Decoded(_rgb224(loaded), width, height)
+            yield loaded, width, height
 
 
 def normalise(pixels: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -221,13 +238,15 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _rgb224(image: Image.Image) -> npt.NDArray[np.uint8]:
+    small = _eight_bit_colours(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(small if small.mode == "RGB" else small.convert("RGB"))
+
+
+def _eight_bit_colours(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     # Grey stays one channel: resizing it and copying the result gives the same three channels, for a third.
-    if image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
-    small = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    return np.asarray(small if small.mode == "RGB" else small.convert("RGB"))
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -230,7 +230,8 @@ def _legend(found: Inspection | None) -> str:
     return (
         f"<div class='la-legend'><div class='la-bar' style='background:linear-gradient(90deg, {stops})'>{score}</div>"
         f"<div class='la-ticks'>{ticks}</div><p class='la-quiet'>Colours show the error at each place, relative to the "
-        "threshold of the category. The overlay leaves what is below half of it as it was.</p></div>"
+        "threshold of the category. In the overlay, a line runs along the threshold, and what is below half of it is "
+        "left as it was.</p></div>"
     )
 
 
