@@ -9,8 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from manifests.schema import printable
-
 console = Console(stderr=True, highlight=False)  # progress, warnings, errors
 output = Console(highlight=False)  # what was asked for
 CELL = 2000  # characters; S3 has keys of 1024
@@ -29,6 +27,8 @@ def note(message: str) -> None:
 
 def print_tables(tables: Iterable[tuple[str, list[str], list[list[str]]]]) -> None:
     """Title, headings and cells of each table, on standard output. As text, not markup: names come from others."""
+    from manifests.schema import printable  # Arrow, which --help does not wait for
+
     for title, headings, cells in tables:
         table = Table(title=Text(title, style="table.title"), title_justify="left")
         for index, heading in enumerate(headings):
