@@ -25,11 +25,6 @@ class Changes:
     far: int
     unscored: int
 
-    @property
-    def all(self) -> int:
-        """All of them."""
-        return self.near + self.far + self.unscored
-
 
 @dataclass(frozen=True)
 class CategoryFigures:
@@ -68,8 +63,8 @@ class Image:
 
 @dataclass(frozen=True)
 class SameImages:
-    """decisions: shared images by decision in A and then in B, where there are any. compared: those that either run
-    scored; changed: the share of them whose decision changed. only_a, only_b: called anomalous by one run only, of
+    """decisions: shared images by decision in A and then in B, where there are any. changed: of those that either run
+    scored, the share whose decision is another. only_a, only_b: called anomalous by one run only, of
     those that both decided; p_value: McNemar's exact test of them. routes: images by category in A and in B where they
     differ, the most first, no more than ROUTES; rerouted: all of those images. most: that changed most, by the ratio of
     margins. alone_a, alone_b: images of one run only, by decision."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.audit.record import RunFolder
+from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.results import file_metadata, result_schema
 from jobs.audit.write import parquet_bytes
 from jobs.storage import write_bytes
-from tests.nights import EXTRAS, Night, write_night
+from tests.nights import EXTRAS
 
 THRESHOLD = 2.0
 Row = dict[str, Any]
@@ -50,6 +50,15 @@ def publish(folder: RunFolder, rows: list[Row], uri: str | None = None) -> None:
 
 def by_hand(output: str, name: str, rows: list[Row], run_date: str = "2026-03-01") -> str:
     """The folder of a committed run with these rows."""
-    folder, _ = write_night(output, Night(run_date, name, rows=24))
+    folder = RunFolder(output, run_date, name)
+    settings = {"heatmaps": "anomalous", "min_confidence": 0.5, "trust_declared": False}
+    parts = {"manifest": "m" * 64, "bundle": "b" * 64, "precision": "bfloat16", "settings": settings, "code": {}}
+    record = RunRecord(
+        run_id=folder.run_id, state="committed", manifest="s3://plant/manifest.parquet", source_sha256="5" * 64,
+        bundle="bundle", device="cpu", fingerprint="f" * 64, parts=parts, frozen={"rows": len(rows)},
+        results=folder.results, created_at="2026-03-01T01:00:00+00:00", exit_code=0,
+    )  # fmt: skip
     publish(folder, rows)
+    record.save(folder)
+    write_bytes(folder.success, b"")
     return folder.uri

@@ -206,4 +206,4 @@ def test_a_run_against_itself(tmp_path: Path) -> None:
     assert (found.images.rerouted, found.images.alone_a, found.images.alone_b) == (0, {}, {})
     for one in found.images.categories.values():
         assert (one.pearson, one.spearman) == (pytest.approx(1), pytest.approx(1))
-        assert (one.median_change, one.largest_change, one.changes.all) == (0, 0, 0)
+        assert (one.median_change, one.largest_change, one.changes) == (0, 0, Changes(0, 0, 0))
