@@ -1,12 +1,19 @@
-"""The commands that look into committed runs."""
+"""The commands that read the results of committed runs."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 results_app = typer.Typer()
+
+
+class Question(StrEnum):
+    """What two runs are compared as: decisions on the same images, or rates of two nights."""
+
+    images, rates = "images", "rates"
 
 
 @results_app.command()
@@ -25,3 +32,42 @@ def show(
     from jobs.show.command import Settings, show_command
 
     raise typer.Exit(show_command(Settings(run, tuple(images or ()), tuple(uri or ()), to, bundle)))
+
+
+@results_app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="RUN_A", help="Folder of a committed run: <output>/runs/<date>/<name>.")],
+    b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run to hold against it.")],
+    version_a: Annotated[int | None, typer.Option(min=1, help="An earlier version of A's results.")] = None,
+    version_b: Annotated[int | None, typer.Option(min=1, help="An earlier version of B's results.")] = None,
+    question: Annotated[
+        Question | None, typer.Option("--as", help="What to compare (default: images if most are shared, else rates).")
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, help="Images that changed most to show.")] = 12,
+    max_changed: Annotated[
+        str | None,
+        typer.Option(help="Exit with 3 if more decisions on the same images changed: a share (0.5%) or a count (25)."),
+    ] = None,
+    max_rate_change: Annotated[
+        str | None,
+        typer.Option(help="Exit with 3 if a rate of two nights changed by more than that (1%, in points)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Page to write, a path or s3:// URI.")] = None,
+) -> None:
+    """Hold two runs against each other: the same images, or two nights."""
+    from jobs.compare.command import compare_command
+
+    code = compare_command(
+        a,
+        b,
+        version_a=version_a,
+        version_b=version_b,
+        question=None if question is None else question.value,
+        show=show,
+        max_changed=max_changed,
+        max_rate_change=max_rate_change,
+        as_json=as_json,
+        html=html,
+    )
+    raise typer.Exit(code)

@@ -157,7 +157,7 @@ def night_table(folder: RunFolder, night: Night) -> pa.Table:
     for column, ending in (("heatmap_path", ".png"), ("overlay_path", "_overlay.png")):
         paths = np.full(count, None, object)
         for i in worst:
-            paths[i] = join(folder.heatmaps, CATEGORIES[category[i]], f"{columns['image_id'][i]}{ending}")
+            paths[i] = join(folder.heatmaps, columns["category"][i].as_py(), f"{columns['image_id'][i]}{ending}")
         columns[column] = pa.array(paths, pa.string())
     for i in worst:
         _pictures(columns["heatmap_path"][i].as_py(), columns["overlay_path"][i].as_py(), score[i], threshold[i])
