@@ -8,6 +8,7 @@ from scipy.ndimage import label
 from sklearn.metrics import roc_auc_score
 
 AUPRO_LIMIT = 0.3
+POINTING_TOLERANCE = 15  # pixels, as in the pointing game of Zhang et al. 2016
 _EIGHT = np.ones((3, 3), dtype=np.int8)  # pixels that touch at a corner are one region
 
 
@@ -45,6 +46,24 @@ def aupro(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32], limit: fl
     return _area(x, y, limit) / limit
 
 
+def pointing_distances(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Of each map, how far its highest pixel is from the nearest defective one, in pixels; 0 is a hit. float64 (N,).
+
+    The pointing game (Zhang et al. 2016), in which a pixel that is no farther than a tolerance is a hit too. Of several
+    highest pixels the first is taken. masks: bool (N, H, W); maps: float32 (N, H, W). Raises ValueError if the shapes
+    differ or a mask has no defective pixel.
+    """
+    _check_shapes(masks, maps)
+    if not masks.any(axis=(1, 2)).all():
+        raise ValueError("the pointing game needs a defective pixel in every mask")
+    height, width = maps.shape[1:]
+    peaks = np.divmod(maps.reshape(-1, height * width).argmax(axis=1), width)
+    found = [
+        np.hypot(*(np.argwhere(mask) - (row, column)).T).min() for mask, row, column in zip(masks, *peaks, strict=True)
+    ]
+    return np.array(found, np.float64)
+
+
 def _region_shares(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """What each pixel adds to the mean overlap: 1 / (size of its region x number of regions), 0 where it is good."""
     shares, regions = np.zeros(masks.shape), 0
@@ -65,7 +84,11 @@ def _area(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], limit: float) 
 
 
 def _check(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32]) -> None:
-    if masks.shape != maps.shape or masks.ndim != 3:
-        raise ValueError(f"masks {masks.shape} and maps {maps.shape} must be of one shape (N, H, W)")
+    _check_shapes(masks, maps)
     if masks.all() or not masks.any():
         raise ValueError("this figure needs good and defective pixels")
+
+
+def _check_shapes(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.float32]) -> None:
+    if masks.shape != maps.shape or masks.ndim != 3:
+        raise ValueError(f"masks {masks.shape} and maps {maps.shape} must be of one shape (N, H, W)")

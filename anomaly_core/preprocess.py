@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,25 +128,21 @@ def decode(data: bytes, limits: Limits | None = None, preprocessing: Preprocessi
     Raises ImageError with a typed code.
     """
     with _upright(data, limits or Limits(), preprocessing) as (image, width, height):
-        return Decoded(_rgb(image, (SIZE, SIZE)), width, height)
+        return Decoded(_rgb224(image), width, height)
 
 
-def view(
-    data: bytes, longest: int, limits: Limits | None = None, preprocessing: Preprocessing = DEFAULT
-) -> npt.NDArray[np.uint8]:
-    """The same image for people: uint8 (height, width, 3) RGB in its own shape, no side longer than ``longest`` pixels.
+def decode_whole(data: bytes, limits: Limits | None = None, exif_orientation: bool = True) -> npt.NDArray[np.uint8]:
+    """The picture that ``decode`` makes smaller: uint8 (height, width, 3) RGB, as displayed, never reduced.
 
     Raises ImageError with a typed code.
     """
-    full = replace(preprocessing, jpeg_reduced=False)
-    with _upright(data, limits or Limits(), full) as (image, width, height):
-        scale = min(1.0, longest / max(width, height))
-        return _rgb(image, (max(1, round(width * scale)), max(1, round(height * scale))))
+    with _upright(data, limits or Limits(), Preprocessing(exif_orientation)) as (image, _, _):
+        return np.asarray(_eight_bit_colours(image).convert("RGB"))
 
 
 @contextmanager
 def _upright(data: bytes, limits: Limits, preprocessing: Preprocessing) -> Iterator[tuple[Image.Image, int, int]]:
-    """The decoded picture as displayed, with its width and height in pixels; reduced, it has fewer itself."""
+    """The loaded picture, and width and height of the original as displayed; it may have been decoded smaller."""
     if not data:
         raise ImageError("empty_object", "the object has no bytes")
     if len(data) > limits.max_bytes:
@@ -241,14 +237,16 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
-def _rgb(image: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def _rgb224(image: Image.Image) -> npt.NDArray[np.uint8]:
+    small = _eight_bit_colours(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(small if small.mode == "RGB" else small.convert("RGB"))
+
+
+def _eight_bit_colours(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     # Grey stays one channel: resizing it and copying the result gives the same three channels, for a third.
-    if image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
-    small = image.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(small if small.mode == "RGB" else small.convert("RGB"))
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

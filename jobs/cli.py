@@ -62,8 +62,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models_app)
-app.add_typer(manifest_app, name="manifest")
 app.add_typer(results_app)
+app.add_typer(manifest_app, name="manifest")
 review_app = typer.Typer(help="Have people look at rows of a run, and learn from it.", no_args_is_help=True)
 app.add_typer(review_app, name="review")
 

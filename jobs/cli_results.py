@@ -1,14 +1,78 @@
-"""Commands for people who look at results. Each imports what it needs, so that ``--help`` waits for nothing."""
+"""The commands that read the results of committed runs."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from jobs.options import BackboneOption, Device, DeviceOption, FormOption, Precision, PrecisionOption, form_of
 
-results_app = typer.Typer(rich_markup_mode=None)
+results_app = typer.Typer()
+
+
+class Question(StrEnum):
+    """What two runs are compared as: decisions on the same images, or rates of two nights."""
+
+    images, rates = "images", "rates"
+
+
+@results_app.command()
+def show(
+    run: Annotated[str, typer.Option(help="Folder of a committed run, <output>/runs/<date>/<name>.")],
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGE_ID", help="image_ids, or what no other one begins with.")
+    ] = None,
+    uri: Annotated[list[str] | None, typer.Option(help="Image by its uri in the manifest. May be repeated.")] = None,
+    to: Annotated[str, typer.Option(help="Where the pictures go, a folder or s3:// prefix.")] = ".",
+    bundle: Annotated[
+        str | None, typer.Option(help="Where the run's bundle is now; only runs of older versions need it.")
+    ] = None,
+) -> None:
+    """Show rows of a run: what was found, with image, heatmap and overlay at the image's own size."""
+    from jobs.show.command import Settings, show_command
+
+    raise typer.Exit(show_command(Settings(run, tuple(images or ()), tuple(uri or ()), to, bundle)))
+
+
+@results_app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="RUN_A", help="Folder of a committed run: <output>/runs/<date>/<name>.")],
+    b: Annotated[str, typer.Argument(metavar="RUN_B", help="The run to hold against it.")],
+    version_a: Annotated[int | None, typer.Option(min=1, help="An earlier version of A's results.")] = None,
+    version_b: Annotated[int | None, typer.Option(min=1, help="An earlier version of B's results.")] = None,
+    question: Annotated[
+        Question | None, typer.Option("--as", help="What to compare (default: images if most are shared, else rates).")
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, help="Images that changed most to show.")] = 12,
+    max_changed: Annotated[
+        str | None,
+        typer.Option(help="Exit with 3 if more decisions on the same images changed: a share (0.5%) or a count (25)."),
+    ] = None,
+    max_rate_change: Annotated[
+        str | None,
+        typer.Option(help="Exit with 3 if a rate of two nights changed by more than that (1%, in points)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Page to write, a path or s3:// URI.")] = None,
+) -> None:
+    """Hold two runs against each other: the same images, or two nights."""
+    from jobs.compare.command import compare_command
+
+    code = compare_command(
+        a,
+        b,
+        version_a=version_a,
+        version_b=version_b,
+        question=None if question is None else question.value,
+        show=show,
+        max_changed=max_changed,
+        max_rate_change=max_rate_change,
+        as_json=as_json,
+        html=html,
+    )
+    raise typer.Exit(code)
 
 
 @results_app.command("app")

@@ -1,4 +1,5 @@
-"""The real images and weights, which lie outside the project: where they are, and what was skipped without them."""
+"""The real images and weights, which lie outside the project: where they are, and what was skipped without them; and
+which tests share a process when two run side by side."""
 
 from __future__ import annotations
 
@@ -6,6 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test is late: how long an example takes says more of the machine than of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 VARIABLE = "LINE_AUDIT_SHARED"
 REASON = f"no real images and weights ({VARIABLE})"
@@ -26,8 +32,22 @@ def _shared_root() -> Path:
     return root
 
 
+# Folders whose tests share what is dear to make, such as a Ray. Begun in this order, so that none is left to the end.
+TOGETHER = ("jobs/audit", "faults", "anomaly_core", "bench")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``shared`` are skipped where the folder is absent."""
+    """Tests marked ``shared`` are skipped where the folder is absent. All tests of a module run in one process, and all
+    of a folder of TOGETHER."""
+    root = Path(__file__).parent
+
+    def group(item: pytest.Item) -> str:
+        where = item.path.relative_to(root).as_posix()
+        return next((folder for folder in TOGETHER if where.startswith(f"{folder}/")), where)
+
+    items.sort(key=lambda item: TOGETHER.index(group(item)) if group(item) in TOGETHER else len(TOGETHER))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
     if shared_root() is None:
         for item in items:
             if item.get_closest_marker("shared"):

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from scipy.stats import gamma
 
 from anomaly_core.heatmap import heatmap, overlay, png, relative_map
+from anomaly_core.preprocess import Preprocessing
 from jobs.audit.commit import BATCH_ROWS, count_rows, database
 from jobs.audit.record import FileDigest, Published, RunFolder, RunRecord
 from jobs.audit.results import file_metadata, result_schema
@@ -159,7 +160,7 @@ def night_table(folder: RunFolder, night: Night) -> pa.Table:
     for column, ending in (("heatmap_path", ".png"), ("overlay_path", "_overlay.png")):
         paths = np.full(count, None, object)
         for i in worst:
-            paths[i] = join(folder.heatmaps, CATEGORIES[category[i]], f"{columns['image_id'][i]}{ending}")
+            paths[i] = join(folder.heatmaps, columns["category"][i].as_py(), f"{columns['image_id'][i]}{ending}")
         columns[column] = pa.array(paths, pa.string())
     for i in worst:
         _pictures(columns["heatmap_path"][i].as_py(), columns["overlay_path"][i].as_py(), score[i], threshold[i])
@@ -226,6 +227,7 @@ def _record(folder: RunFolder, night: Night, counts: dict[str, Any], table: Path
             "limiting": {"limiting": "CPU", "why": "96 % of the CPUs in use", "next": "more CPUs"},
         },
         exit_code=0,
+        preprocessing=Preprocessing(),
         exit_reason="committed, failures within the error budget",
         published=Published(table=digest, digests=digest),
     )

@@ -10,17 +10,15 @@ from functools import cached_property
 
 import duckdb
 
-from anomaly_core.bundle_manifest import BUNDLE_FILE, THRESHOLDS_FILE, BundleError, BundleManifest
-from anomaly_core.preprocess import DEFAULT, Limits, Preprocessing
-from jobs.access import AllowList
+from anomaly_core.preprocess import Limits, Preprocessing
 from jobs.app.rows import rank
 from jobs.audit import exits
 from jobs.audit.committed import committed, committed_on, committed_runs, run_folder
 from jobs.audit.exits import AuditError
 from jobs.audit.record import FileDigest, RunFolder, RunRecord, run_dates
 from jobs.database import results_database
-from jobs.storage import download, exists, read_bytes, scratch
-from jobs.storage_errors import StorageAccessError
+from jobs.show.pictures import turned_upright
+from jobs.storage import download, scratch
 from jobs.uris import join
 from jobs.verdicts import VerdictLog
 
@@ -71,12 +69,6 @@ class BrowsedRun:
         return named(self.folder, self.record)
 
     @property
-    def allowed(self) -> AllowList:
-        """Where the run's images may come from."""
-        settings = self.record.parts["settings"]
-        return AllowList.of(self.record.manifest, settings["allow"], settings.get("also", ()))
-
-    @property
     def limits(self) -> Limits:
         """The largest image that the run decoded."""
         settings = self.record.parts["settings"]
@@ -84,15 +76,8 @@ class BrowsedRun:
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """What the run's bundle does to an image file; the usual where the bundle is not to be had any more."""
-        try:
-            recorded = BundleManifest.from_bytes(read_bytes(join(self.record.bundle, BUNDLE_FILE))).preprocessing
-            return Preprocessing(recorded.exif_orientation, recorded.jpeg_reduced)
-        except FileNotFoundError:
-            plain = exists(join(self.record.bundle, THRESHOLDS_FILE))  # files of the reference pipeline
-            return Preprocessing(exif_orientation=False) if plain else DEFAULT
-        except (BundleError, StorageAccessError):
-            return DEFAULT
+        """What the run did to an image file. Raises AuditError if neither its record nor its bundle tells."""
+        return self.record.preprocessing or Preprocessing(exif_orientation=turned_upright(self.record, None))
 
 
 class Runs:

@@ -150,6 +150,7 @@ def new_run(
         created_at=now(),
         warnings=list(bundle.warnings),
         cpu=cpu_name(),
+        preprocessing=bundle.preprocessing,
     )
     record.save(folder)
     return record, frozen

@@ -17,6 +17,7 @@ import PIL
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from anomaly_core.preprocess import Preprocessing
 from jobs.audit.config import NAME, ErrorBudget
 from jobs.audit.exits import FAILED, AuditError
 from jobs.storage import names, read_bytes, write_bytes
@@ -137,6 +138,7 @@ class RunRecord(BaseModel):
     unfinished: written before anything of a next version is, and gone with the record of that version.
     max_failed, max_failed_per_category: the error budgets that the exit code of a committed run holds to, which a retry
     takes over; the first is None until then, and in runs of older versions.
+    preprocessing: of the bundle, so that maps can be laid over images without it; None in runs of older versions.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -169,6 +171,7 @@ class RunRecord(BaseModel):
     unfinished: Unfinished | None = None
     max_failed: ErrorBudget | None = None
     max_failed_per_category: ErrorBudget | None = None
+    preprocessing: Preprocessing | None = None
 
     @property
     def version(self) -> int:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.device import resolve_device
@@ -25,7 +23,7 @@ from jobs.evaluation.report import page
 from jobs.evaluation.tables import images_table, markdown, metrics_table, tables
 from jobs.storage import delete, names_below, prune, write_bytes
 from jobs.storage_errors import StorageAccessError
-from jobs.terminal import complain, console, note, output
+from jobs.terminal import complain, console, note, output, print_tables
 from jobs.uris import join, normal, parent
 
 
@@ -60,7 +58,7 @@ def evaluate_command(settings: Settings) -> int:
         return exits.INTERRUPTED
     for warning in warnings:
         note(warning)
-    print_figures(found)
+    print_tables(tables(found))
     target = normal(settings.output)
     output.print(f"report: {join(target, 'report.html')}", markup=False, soft_wrap=True)
     files = "evaluation.md, evaluation.json, metrics.parquet, images.parquet"
@@ -149,17 +147,6 @@ def _parquet(table: pa.Table) -> bytes:
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue().to_pybytes()
-
-
-def print_figures(found: Evaluation) -> None:
-    """The tables on the terminal."""
-    for title, headings, cells in tables(found):
-        table = Table(title=title, title_justify="left")
-        for index, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if index else "left", no_wrap=not index, overflow="fold")
-        for row in cells:
-            table.add_row(*(Text(cell) for cell in row))  # not markup: names come from folders
-        output.print(table, markup=False)
 
 
 def _progress() -> Progress:

@@ -11,7 +11,7 @@ import torch
 
 from anomaly_core.decision import UNKNOWN_CATEGORY
 from anomaly_core.metrics import Decided, Rate, average_precision, decided, f1_at, image_auroc, rate
-from anomaly_core.pixel_metrics import aupro, pixel_auroc
+from anomaly_core.pixel_metrics import POINTING_TOLERANCE, aupro, pixel_auroc, pointing_distances
 from anomaly_core.preprocess import SIZE
 from anomaly_core.scoring import upsample
 from jobs.evaluation.images import GOOD, TestImage, read_mask
@@ -45,6 +45,15 @@ class Routing:
 
 
 @dataclass(frozen=True)
+class Pointing:
+    """The pointing game, over defective images whose mask is not empty. hits: the highest pixel of the error map is
+    within the mask; near: or at most 15 pixels from it, at 224 x 224."""
+
+    hits: Rate
+    near: Rate
+
+
+@dataclass(frozen=True)
 class Figures:
     """Of one category, by the right autoencoder, except end_to_end, which is what an audit gives.
 
@@ -60,6 +69,7 @@ class Figures:
     pixel_auroc: float | None
     aupro: float | None
     masks: int
+    pointing: Pointing
     at_threshold: Decided
     end_to_end: Decided
     routing: Routing
@@ -74,6 +84,7 @@ class Summary:
     """Of all categories: unweighted means of their figures, and rates over all images."""
 
     mean: dict[str, float | None]
+    pointing: Pointing
     at_threshold: Decided
     end_to_end: Decided
     routing: Routing
@@ -125,7 +136,7 @@ def _category(group: Sequence[Judged], threshold: float) -> Figures:
     scores = np.array([one.score for one in group], dtype=np.float64)
     both = any(truth) and not all(truth)
     pixels = [one for one in group if not one.image.defective or one.image.mask is not None]
-    pixel, pro = _pixel_figures(pixels) if any(one.image.mask for one in pixels) else (None, None)
+    pixel, pro, pointing = _pixel_figures(pixels) if any(one.image.mask for one in pixels) else _NO_PIXELS
     return Figures(
         images=len(group),
         threshold=threshold,
@@ -135,6 +146,7 @@ def _category(group: Sequence[Judged], threshold: float) -> Figures:
         pixel_auroc=pixel,
         aupro=pro,
         masks=len(pixels) if pixel is not None else 0,
+        pointing=pointing,
         at_threshold=decided(truth, by_threshold(scores, threshold)),
         end_to_end=decided(truth, [one.decision for one in group]),
         routing=_routing(group),
@@ -149,7 +161,14 @@ def _summary(known: Sequence[Judged], figures: Mapping[str, Figures], thresholds
     for name in MEANS:
         values = [getattr(one, name) for one in figures.values() if getattr(one, name) is not None]
         mean[name] = float(np.mean(values)) if values else None
-    return Summary(mean, decided(truth, said), decided(truth, [one.decision for one in known]), _routing(known))
+    each = [one.pointing for one in figures.values()]
+    pointing = Pointing(*(_together([getattr(one, name) for one in each]) for name in ("hits", "near")))
+    end_to_end = decided(truth, [one.decision for one in known])
+    return Summary(mean, pointing, decided(truth, said), end_to_end, _routing(known))
+
+
+def _together(rates: Sequence[Rate]) -> Rate:
+    return rate(sum(one.count for one in rates), sum(one.of for one in rates))
 
 
 def by_threshold(scores: npt.NDArray[np.floating], threshold: float) -> list[str]:
@@ -189,13 +208,22 @@ def _defects(group: Sequence[Judged], scores: npt.NDArray[np.float64], threshold
     return found
 
 
-def _pixel_figures(group: Sequence[Judged]) -> tuple[float | None, float | None]:
+_NO_PIXELS = (None, None, Pointing(rate(0, 0), rate(0, 0)))
+
+
+def _pixel_figures(group: Sequence[Judged]) -> tuple[float | None, float | None, Pointing]:
+    """Pixel AUROC and AUPRO, None where they need good and defective pixels, and the pointing game."""
     masks = np.stack([_mask(one.image) for one in group])
-    if masks.all() or not masks.any():
-        return None, None
     maps = torch.from_numpy(np.stack([one.error_map for one in group if one.error_map is not None]))
     large = upsample(maps).numpy()
-    return pixel_auroc(masks, large), aupro(masks, large)
+    some = masks.any(axis=(1, 2))
+    away = pointing_distances(masks[some], large[some])
+    pointing = Pointing(
+        hits=rate(int((away == 0).sum()), len(away)), near=rate(int((away <= POINTING_TOLERANCE).sum()), len(away))
+    )
+    if masks.all() or not masks.any():
+        return None, None, pointing
+    return pixel_auroc(masks, large), aupro(masks, large), pointing
 
 
 def _mask(image: TestImage) -> npt.NDArray[np.bool_]:

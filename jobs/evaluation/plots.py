@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 from sklearn.metrics import roc_curve
 
 from jobs.evaluation.judge import Judged
+from jobs.page.plots import LAYOUT, Bars, Panel, margin_histograms, plain
 
-GOOD_COLOUR, BAD_COLOUR, LINE_COLOUR = "#1b7a48", "#b3261e", "#111827"
-COLUMNS, BINS = 3, 40
-_LAYOUT = {"template": "plotly_white", "margin": {"l": 55, "r": 20, "t": 50, "b": 50}, "font": {"size": 13}}
+GOOD_COLOUR, BAD_COLOUR = "#1b7a48", "#b3261e"
+BINS = 40
 
 
 def roc(judged: Sequence[Judged], categories: Sequence[str]) -> go.Figure:
@@ -25,8 +23,8 @@ def roc(judged: Sequence[Judged], categories: Sequence[str]) -> go.Figure:
         truth = [one.image.defective for one in group]
         if any(truth) and not all(truth):
             x, y, _ = roc_curve(truth, [one.score for one in group])
-            figure.add_trace(go.Scatter(x=x, y=y, mode="lines", name=category, line={"width": 2}))
-    figure.update_layout(**_LAYOUT, height=430, legend={"orientation": "v"})
+            figure.add_trace(go.Scatter(x=x, y=y, mode="lines", name=plain(category), line={"width": 2}))
+    figure.update_layout(**LAYOUT, height=430, legend={"orientation": "v"})
     figure.update_xaxes(title="good parts rejected", tickformat=".0%", range=[-0.01, 1.01])
     figure.update_yaxes(title="defective parts found", tickformat=".0%", range=[-0.01, 1.02])
     return figure
@@ -34,11 +32,8 @@ def roc(judged: Sequence[Judged], categories: Sequence[str]) -> go.Figure:
 
 def histograms(judged: Sequence[Judged], thresholds: Mapping[str, float]) -> go.Figure:
     """Scores of good and of defective images as multiples of the threshold, one panel a category."""
-    names = sorted({one.image.category for one in judged if one.image.category in thresholds})
-    rows = math.ceil(len(names) / COLUMNS)
-    figure = make_subplots(rows=rows, cols=min(COLUMNS, len(names)), subplot_titles=names)
-    for index, category in enumerate(names):
-        at = {"row": index // COLUMNS + 1, "col": index % COLUMNS + 1}
+    panels = {}
+    for category in sorted({one.image.category for one in judged if one.image.category in thresholds}):
         margins = {
             defective: [
                 one.score / thresholds[category]
@@ -48,21 +43,7 @@ def histograms(judged: Sequence[Judged], thresholds: Mapping[str, float]) -> go.
             for defective in (False, True)
         }
         edges = np.linspace(0, max([1.2, *margins[False], *margins[True]]), BINS + 1)
-        for defective, name, colour in ((False, "good", GOOD_COLOUR), (True, "defective", BAD_COLOUR)):
-            counts, _ = np.histogram(margins[defective], edges)
-            bar = go.Bar(
-                x=(edges[:-1] + edges[1:]) / 2,
-                y=counts,
-                width=np.diff(edges),
-                name=name,
-                marker={"color": colour, "opacity": 0.65, "line": {"width": 0}},
-                showlegend=index == 0,
-                legendgroup=name,
-            )
-            figure.add_trace(bar, **at)
-        figure.add_vline(x=1, line={"color": LINE_COLOUR, "width": 1.5, "dash": "dash"}, **at)
-        figure.update_xaxes(title="score / threshold", **at)
-    figure.update_yaxes(title="images", col=1)
-    legend = {"orientation": "h", "y": 1 + 0.16 / rows, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-    figure.update_layout(**_LAYOUT, height=60 + 280 * rows, barmode="overlay", bargap=0, legend=legend)
-    return figure
+        kinds = ((False, "good", GOOD_COLOUR), (True, "defective", BAD_COLOUR))
+        bars = [Bars(name, colour, np.histogram(margins[kind], edges)[0]) for kind, name, colour in kinds]
+        panels[category] = Panel(edges, bars)
+    return margin_histograms(panels, "images")

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.graph_objects import Figure
-from plotly.offline import get_plotlyjs
-
+import jobs.page.render as pages
 from jobs.evaluation.figures import Evaluation
 from jobs.evaluation.judge import Judged
 from jobs.evaluation.misses import Miss
@@ -25,19 +20,14 @@ def page(
     about: Mapping[str, str],
 ) -> str:
     """The HTML. misses: each with its picture, the bytes of a PNG file. Whatever names say is text, never markup."""
-    environment = Environment(loader=PackageLoader("jobs.evaluation", "."), autoescape=True, undefined=StrictUndefined)
-    sources = [(miss, f"data:image/png;base64,{base64.b64encode(png).decode()}") for miss, png in misses]
-    return environment.get_template("page.html").render(
-        about=about,
-        tables=list(tables(found)),
-        notes=NOTES,
-        plotly=Markup(get_plotlyjs()),  # noqa: S704
-        roc=_part(roc(judged, list(found.categories))),
-        histograms=_part(histograms(judged, thresholds)),
-        misses=sources,
+    return pages.page(
+        "jobs.evaluation",
+        {
+            "about": about,
+            "tables": list(tables(found)),
+            "notes": NOTES,
+            "roc": pages.figure(roc(judged, list(found.categories))),
+            "histograms": pages.figure(histograms(judged, thresholds)),
+            "misses": [(miss, pages.picture(png)) for miss, png in misses],
+        },
     )
-
-
-def _part(figure: Figure) -> Markup:
-    html = figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
-    return Markup(html)  # noqa: S704

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from anomaly_core.metrics import Decided, Rate
-from jobs.evaluation.figures import MEANS, Evaluation, Routing
+from anomaly_core.pixel_metrics import POINTING_TOLERANCE
+from jobs.evaluation.figures import MEANS, Evaluation, Pointing, Routing
 from jobs.evaluation.judge import Judged
 
 HEADINGS = {
@@ -84,11 +85,13 @@ def metrics_table(found: Evaluation) -> pa.Table:
         values = {name: getattr(figures, name) for name in MEANS} | {"threshold": figures.threshold}
         rows += [_value(category, None, name, value) for name, value in values.items()]
         rows += _rates(category, figures.at_threshold, figures.end_to_end, figures.routing)
+        rows += _pointings(category, figures.pointing)
         for kind, defect in figures.defects.items():
             rows.append(_rate(category, kind, "escapes", defect.escapes))
             rows.append(_value(category, kind, "mean_margin", defect.mean_margin))
     rows += [_value(None, None, name, value) for name, value in found.summary.mean.items()]
     rows += _rates(None, found.summary.at_threshold, found.summary.end_to_end, found.summary.routing)
+    rows += _pointings(None, found.summary.pointing)
     for name, unknown in found.unknown.items():
         rows.append(_rate(name, None, "called_unknown", unknown.called_unknown))
         rows.append(_rate(name, None, "passed", unknown.passed))
@@ -107,6 +110,11 @@ def _rates(category: str | None, alone: Decided, whole: Decided, routing: Routin
     yield _value(category, None, "smallest_logit_margin", routing.smallest_margin)
 
 
+def _pointings(category: str | None, one: Pointing) -> Iterator[dict[str, Any]]:
+    yield _rate(category, None, "pointing_game", one.hits)
+    yield _rate(category, None, f"pointing_game_{POINTING_TOLERANCE}px", one.near)
+
+
 def _value(category: str | None, defect: str | None, metric: str, value: float | None) -> dict[str, Any]:
     return {"category": category, "defect": defect, "metric": metric, "value": value}
 
@@ -122,9 +130,12 @@ Table = tuple[str, list[str], list[list[str]]]
 def tables(found: Evaluation) -> Iterator[Table]:
     """Title, headings and cells of each table that people read."""
     yield "Scores", ["category", "images", *HEADINGS.values(), "T"], _scores(found)
+    if found.summary.pointing.hits.of:
+        headings = ["category", "images", "peak in the defect", f"at most {POINTING_TOLERANCE} pixels from it"]
+        yield "Pointing game", headings, _pointing(found)
     headings = ["category", "false rejects", "escapes"]
     yield "Decisions, by the right autoencoder", headings, _decisions(found)
-    headings += ["good in review", "defective in review"]
+    headings = [*headings, "good in review", "defective in review"]
     yield "Decisions of an audit, end to end", headings, _end_to_end(found)
     headings = ["category", "good parts", "defective parts", "good called unknown", "defective called unknown"]
     headings += ["smallest confidence", "smallest logit margin", "at"]
@@ -168,9 +179,10 @@ def _line(row: Sequence[str]) -> str:
 
 NOTES = (
     "Rates are with their 95 % interval (Clopper and Pearson). A mean is over the categories that have the figure, "
-    "each counted alike. Figures of pixels are at 224 x 224, AUPRO up to a false-positive rate of 0.3. End to end is "
-    "what an audit gives: a misrouted image is scored by another category's autoencoder, and what is in doubt goes to "
-    "review."
+    "each counted alike. Figures of pixels are at 224 x 224, AUPRO up to a false-positive rate of 0.3. The pointing "
+    "game asks of each defective image with a mask whether the highest error is in it (Zhang et al., 2016). End to end "
+    "is what an audit gives: a misrouted image is scored by another category's autoencoder, and what is in doubt goes "
+    "to review."
 )
 
 
@@ -188,6 +200,11 @@ def _decisions(found: Evaluation) -> list[list[str]]:
     return [
         [name, str(one.false_rejects), str(one.escapes)] for name, one in [*each, ("all", found.summary.at_threshold)]
     ]
+
+
+def _pointing(found: Evaluation) -> list[list[str]]:
+    each = [*((name, one.pointing) for name, one in found.categories.items()), ("all", found.summary.pointing)]
+    return [[name, str(one.hits.of), str(one.hits), str(one.near)] for name, one in each]
 
 
 def _end_to_end(found: Evaluation) -> list[list[str]]:

@@ -40,7 +40,7 @@ def test_the_feature_map_equals_the_restatement(
     reference = pipeline.resnet50(form, backbone_weights)
     for one, image in zip(ours, images, strict=True):
         theirs = pipeline.features(reference, image[None])[0]
-        assert float((one - theirs).norm() / theirs.norm()) < 1e-5
+        assert float((one - theirs).norm() / theirs.norm()) < 2e-5  # 1.04e-5 on a CPU without AVX512
 
 
 def test_the_two_forms_give_other_features(backbones: Backbones, images: torch.Tensor) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 
+from anomaly_core import heatmap as module
 from anomaly_core.heatmap import heatmap, overlay, png, relative_map
 from anomaly_core.scoring import score_maps
 from tests.anomaly_core.files import colours
@@ -69,6 +71,89 @@ def test_the_threshold_is_mixed_by_its_opacity() -> None:
     np.testing.assert_allclose(result[0, 0], 100 * 0.55 + np.array([236, 104, 32]) * 0.45, atol=0.51)
     white = overlay(relative_map(flat(9), 1.0, SIZE), picture)
     np.testing.assert_allclose(white[0, 0], 100 * 0.25 + np.array([255, 255, 220]) * 0.75, atol=0.51)
+
+
+# --------------------------------------------------------------------------------------- the line at the threshold
+
+
+def blended(relative: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """An overlay without a line: the pixels of each side by themselves, where nothing crosses."""
+    result = np.empty_like(picture)
+    for side in (relative >= 1, relative < 1):
+        if side.any():
+            result[side] = overlay(relative[side][None], picture[side][None])[0]
+    return result
+
+
+def test_the_line_is_exactly_where_the_error_crosses_the_threshold() -> None:
+    relative = np.array(
+        [
+            [0.2, 0.2, 0.2, 0.2, 0.2, 0.2],
+            [0.2, 0.2, 1.2, 1.2, 0.2, 0.2],
+            [0.2, 1.0, 1.9, 1.9, 1.2, 0.2],
+            [0.2, 0.2, 1.2, 1.9, 1.2, 0.2],
+            [0.2, 0.2, 0.2, 1.2, 1.2, 0.2],
+            [1.4, 0.99, 0.2, 0.2, 0.2, 0.2],
+        ],
+        np.float32,
+    )
+    drawn = ["..bb..", ".bwwb.", "bw  wb", ".bw wb", "b.bwwb", "wb.bb."]  # black, white; what is not on the line
+    picture = colours(6, 6)
+    expected = blended(relative, picture)
+    for y, row in enumerate(drawn):
+        for x, kind in enumerate(row):
+            if kind in "bw":
+                expected[y, x] = 255 * (kind == "w")
+    np.testing.assert_array_equal(overlay(relative, picture), expected)
+
+
+@pytest.mark.parametrize("brightness", [0, 100, 255])
+def test_the_line_of_a_map_is_its_every_crossing_and_shows_on_every_picture(brightness: int) -> None:
+    maps = np.random.default_rng(3).gamma(2.0, 0.3, (28, 28)).astype(np.float32)
+    relative, picture = relative_map(maps, 1.0, SIZE), np.full((224, 224, 3), brightness, np.uint8)
+    result = overlay(relative, picture)
+    above = relative >= 1
+    assert 0.02 < above.mean() < 0.5
+    expected = blended(relative, picture)
+    around = np.pad(above, 1, mode="edge")
+    beside = [around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]]
+    line = np.any([other != above for other in beside], axis=0)
+    assert line.sum() > 1000
+    expected[line & above], expected[line & ~above] = 255, 0
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("level", [0.3, 0.999, 1.0, 3.0])
+def test_without_a_crossing_there_is_no_line(level: float) -> None:
+    relative, picture = np.full((9, 9), level, np.float32), colours(9, 9)
+    np.testing.assert_array_equal(overlay(relative, picture), blended(relative, picture))
+
+
+@pytest.mark.parametrize(("side", "width"), [(224, 1), (671, 1), (900, 2), (1800, 4)])
+def test_the_line_is_about_as_wide_every_way_and_wider_in_larger_pictures(side: int, width: int) -> None:
+    y, x = np.mgrid[:side, :side]
+    relative = (2 - np.hypot(y - side / 2, x - side / 3) / (side / 4)).astype(np.float32)
+    result = overlay(relative, np.full((side, side, 3), 90, np.uint8))
+    above = relative >= 1
+    for inside, colour in ((above, (255, 255, 255)), (~above, (0, 0, 0))):
+        away = distance_transform_edt(inside)[inside]  # from the other side, from 1
+        line = (result[inside] == colour).all(axis=1)
+        assert line[away <= 0.9 * width].all() and not line[away > 1.1 * width + 0.5].any()
+    straight = np.zeros((side, side), np.float32)
+    straight[:, side // 2 :] = 1.0
+    row = overlay(straight, np.full((side, side, 3), 90, np.uint8))[7, :, 0]
+    at = side // 2
+    assert (row[at - width : at] == 0).all() and (row[at : at + width] == 255).all()
+    assert row[at - width - 1] == 90 and row[at + width] not in (0, 255)
+
+
+def test_a_large_picture_is_as_a_small_one_in_every_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    relative = np.random.default_rng(5).gamma(2.0, 0.4, (50, 30)).astype(np.float32)
+    picture = colours(50, 30)[:, ::-1]  # a view with negative strides
+    whole = heatmap(relative), overlay(relative, picture)
+    monkeypatch.setattr(module, "_AT_ONCE", 200)  # of 50 rows, six at once
+    np.testing.assert_array_equal(heatmap(relative), whole[0])
+    np.testing.assert_array_equal(overlay(relative, picture), whole[1])
 
 
 def test_the_relative_map_is_the_map_that_is_scored() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from math import comb
+from math import comb, hypot
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from anomaly_core.metrics import Rate, average_precision, decided, f1_at, image_auroc, rate, rate_in
-from anomaly_core.pixel_metrics import aupro, pixel_auroc
+from anomaly_core.pixel_metrics import aupro, pixel_auroc, pointing_distances
 
 # ----------------------------------------------------------------------------------------------------- images
 
@@ -168,3 +168,28 @@ def test_what_cannot_be_measured_is_refused() -> None:
     masks[0, 0, 0] = True
     with pytest.raises(ValueError, match="limit"):
         aupro(masks, maps, 0.0)
+
+
+def test_how_far_the_peak_is_from_the_defect() -> None:
+    masks, maps = np.zeros((4, 40, 50), bool), np.zeros((4, 40, 50), np.float32)
+    masks[:, 10:13, 20:24] = True
+    peaks = [(12, 23), (15, 27), (12, 38), (39, 0)]
+    for one, at in zip(maps, peaks, strict=True):
+        one[at] = 1.0
+    maps[0, 30, 40] = 1.0  # as high, but later
+    found = pointing_distances(masks, maps)
+    assert found.tolist() == [0.0, 5.0, 15.0, hypot(27, 20)]
+    masks[2, 38, 0] = True
+    assert pointing_distances(masks, maps)[2] == 15.0
+    maps[2] = np.roll(maps[2], 1, axis=1)
+    assert pointing_distances(masks, maps)[2] == 16.0
+    assert pointing_distances(masks[:0], maps[:0]).shape == (0,)
+
+
+def test_what_nothing_can_point_at_is_refused() -> None:
+    masks, maps = np.zeros((2, 8, 8), bool), np.zeros((2, 8, 8), np.float32)
+    masks[0, 1, 1] = True
+    with pytest.raises(ValueError, match="a defective pixel in every mask"):
+        pointing_distances(masks, maps)
+    with pytest.raises(ValueError, match="must be of one shape"):
+        pointing_distances(masks[:1], maps)

@@ -16,13 +16,14 @@ import pytest
 from anomaly_core.bundle import Bundle
 from anomaly_core.preprocess import decode
 from tests.anomaly_core.files import encode
-from tests.bench import archive, freezing, job, roofs
+from tests.bench import archive, compare, freezing, job, roofs
 from tests.bench.archive import ANOMALOUS, Source, write_archive, write_bundle
 from tests.bench.baselines import dataloader, reference
 from tests.bench.job import SHARD_ROWS, Arrival, _each, _stop, enough, steady
 from tests.bench.roofs import STAGES, Roofs, _step, limiting, together
 from tests.bench.scale import long_manifest
 from tests.bundles import random_pixels
+from tests.nights import Night, write_night
 
 FEW = ("bottle", *ANOMALOUS, "zipper")
 
@@ -98,6 +99,13 @@ def test_the_roof_beside_a_gpu_is_the_slowest_of_decoding_copying_and_models() -
 def test_a_long_manifest_is_frozen_in_a_process_of_its_own(tmp_path: Path) -> None:
     found = freezing.measure(2000, tmp_path)
     assert (found["rows"], found["shards"]) == (2000, 16)
+    assert found["cpu_seconds"] > 0 and found["peak_mib"] >= found["before_mib"] > 0
+
+
+def test_long_runs_are_compared_in_a_process_of_their_own(tmp_path: Path) -> None:
+    night = write_night(str(tmp_path), Night("2026-03-01", rows=600))[0].uri
+    found = compare.measure(night, night, str(tmp_path / "page.html"))
+    assert (found["question"], found["shared"]) == ("images", 600)
     assert found["cpu_seconds"] > 0 and found["peak_mib"] >= found["before_mib"] > 0
 
 

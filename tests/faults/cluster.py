@@ -48,6 +48,7 @@ def running_cluster(cpus: int = CPUS) -> Iterator[Cluster]:
         "PYTHONPATH": f"{KILLER}{os.pathsep}{ROOT}",
         "PYTHONUNBUFFERED": "1",
         "LINE_AUDIT_KILL": str(orders),
+        "RAY_TMPDIR": str(short),  # where Ray notes its address; /tmp/ray need not be there
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -210,8 +210,8 @@ def test_a_row_shows_its_pictures_or_says_that_they_are_gone(opened: Opened, arc
     assert wide == [450, 350]
     assert PICTURED < IMAGES
     cell(page, IMAGES + 1, "Decision").click()
-    expect(shown).to_contain_text("The image is gone.")
-    expect(shown).to_contain_text("Neither picture nor error map is there any more.")
+    expect(shown).to_contain_text("the image cannot be had (missing_object: ")
+    expect(shown).to_contain_text("the shard with the error map of")
 
 
 def test_an_error_is_told_as_text(opened: Opened, archive: Archive) -> None:

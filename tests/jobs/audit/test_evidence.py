@@ -13,9 +13,7 @@ from PIL import Image
 from jobs.app.evidence import Evidence, evidence
 from jobs.app.rows import whole_row
 from jobs.app.runs import BrowsedRun, Runs
-from jobs.audit.record import RunFolder, RunRecord, read_record
 from jobs.audit.run import Outcome
-from manifests.frozen import FrozenManifest, shard_plan
 
 
 @pytest.fixture
@@ -70,11 +68,11 @@ def test_an_image_that_was_overwritten_or_is_gone_says_so(
     monkeypatch.setattr(browsed.record, "manifest", str(moved / "manifest.csv"))
     (moved / row["uri"]).write_bytes((moved / "images" / "025.png").read_bytes() + b" ")
     found, written = seen(browsed, row)
-    assert (found.original.data, found.original.problem) == (b"", "The image was overwritten since it was scored.")
+    assert (found.original.data, found.original.problem) == (b"", "the image was overwritten since it was scored")
     assert found.heatmap.data == written[0]  # needs no image
-    assert (found.overlay.data, found.overlay.problem) == (b"", "There is no overlay without the image.")
+    assert (found.overlay.data, found.overlay.problem) == (b"", "there is no overlay without the image")
     (moved / row["uri"]).unlink()
-    assert evidence(browsed, row).original.problem.startswith("The image is gone.")
+    assert evidence(browsed, row).original.problem.startswith("the image cannot be had (missing_object: ")
 
 
 def test_addresses_that_the_run_would_not_read_are_not_read(browsed: BrowsedRun, tmp_path: Path) -> None:
@@ -86,31 +84,22 @@ def test_addresses_that_the_run_would_not_read_are_not_read(browsed: BrowsedRun,
     tail = f"/heatmaps/run_date={browsed.folder.run_date}/{browsed.folder.name}/"
     for path in (str(tmp_path / "secret.png"), f"s3://x{tail}../../../../secret.png"):
         found = evidence(browsed, row | {"heatmap_path": path, "score": None})
-        assert (found.heatmap.data, found.heatmap.problem) == (b"", "The image has no score.")
+        assert (found.heatmap.data, found.heatmap.problem) == (b"", "the image has no score")
 
 
 def test_a_failed_row_shows_what_is_wrong_with_its_file(browsed: BrowsedRun) -> None:
     said = {code: evidence(browsed, row_where(browsed, f"error_code = '{code}'")).original.problem
             for code in ("html_document", "truncated_image", "missing_object", "empty_uri")}  # fmt: skip
     assert "html_document" in said["html_document"] and "truncated_image" in said["truncated_image"]
-    assert said["missing_object"].startswith("The image is gone.")
-    assert said["empty_uri"] == "The manifest names no image."
+    assert said["missing_object"].startswith("the image cannot be had (missing_object: ")
+    assert said["empty_uri"].startswith("the image cannot be had (")
 
 
-def test_an_image_that_a_retry_scored_has_its_error_map_there(browsed: BrowsedRun) -> None:
+def test_an_error_map_that_cannot_be_read_says_so(browsed: BrowsedRun) -> None:
     row = row_where(browsed, "heatmap_path IS NOT NULL")
-    folder = RunFolder(browsed.folder.output, "2026-01-02", "audit")
-    record = read_record(folder)
-    assert isinstance(record, RunRecord)
-    whole = FrozenManifest.from_dict(record.frozen)
-    again = FrozenManifest(1, shard_plan(1, 1), whole.extras, "s", "d", {})
-    browsed.record.retries = [{"version": 2, "frozen": again.to_dict()}]
-    shards = Path(folder.retry(2).shards)
-    shards.mkdir(parents=True)
-    Path(folder.shards, f"shard-{row['shard']:06d}.parquet").rename(shards / "shard-000000.parquet")
-    found, written = seen(browsed, row)
-    assert [found.heatmap.data, found.overlay.data] == written
-    (shards / "shard-000000.parquet").write_bytes(b"PAR1 damaged")
-    assert evidence(browsed, row).heatmap.problem.startswith("The shard with the error map cannot be read")
-    (shards / "shard-000000.parquet").unlink()
-    assert evidence(browsed, row).heatmap.problem == "Neither picture nor error map is there any more."
+    shard = Path(browsed.folder.shards, f"shard-{row['shard']:06d}.parquet")
+    shard.write_bytes(b"PAR1 damaged")
+    found, _ = seen(browsed, row)
+    assert "the shard is damaged" in found.heatmap.problem and found.original.data
+    shard.unlink()
+    assert "the shard with the error map of" in evidence(browsed, row).overlay.problem

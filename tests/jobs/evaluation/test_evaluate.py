@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import distance_transform_cdt, label
+from scipy.ndimage import distance_transform_cdt, distance_transform_edt, label
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
@@ -94,6 +94,15 @@ def rows(ground: Ground) -> list[dict[str, Any]]:
     return duckdb.sql(f"SELECT * FROM '{ground.output}/images.parquet'").to_arrow_table().to_pylist()
 
 
+def from_mask(ground: Ground, path: str, found: Inspection) -> float | None:
+    """How far the peak is from the mask, in pixels of an image of 224 x 224; None without a mask."""
+    mask = ground.images / path.replace("/test/", "/ground_truth/").replace(".png", "_mask.png")
+    if not mask.exists():
+        return None
+    area = np.asarray(Image.open(mask).resize((224, 224), Image.Resampling.NEAREST)) > 0
+    return float(distance_transform_edt(~area)[int(found.peak[1]), int(found.peak[0])])
+
+
 def test_every_image_is_a_row_as_the_inspector_says(ground: Ground) -> None:
     found = {row["path"]: row for row in rows(ground)}
     assert len(found) == 3 * sum(KINDS.values())
@@ -137,6 +146,14 @@ def test_the_figures_are_those_of_the_rows(ground: Ground) -> None:
         assert {kind: one["images"] for kind, one in figures["defects"].items()} == {"scratch <b>": 3, "dent": 2}
         assert sum(one["escapes"]["count"] for one in figures["defects"].values()) == escapes
         assert 0 < figures["aupro"] < 1 and 0 < figures["pixel_auroc"] < 1
+        away = {
+            path: from_mask(ground, path, one) for path, (_, one) in ground.truth.items() if path[:3] == category[:3]
+        }
+        known = [distance for distance in away.values() if distance is not None]
+        pointing = {name: (one["count"], one["of"]) for name, one in figures["pointing"].items()}
+        assert pointing == {
+            name: (sum(d <= most for d in known), len(known)) for name, most in (("hits", 0), ("near", 15))
+        }
     assert (found["categories"]["cap"]["masks"], found["categories"]["gear"]["masks"]) == (9, 8)
     assert found["summary"]["mean"]["auroc"] == pytest.approx(
         np.mean([found["categories"][category]["auroc"] for category in CATEGORIES])
