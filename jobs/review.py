@@ -47,6 +47,24 @@ class Estimate:
     confirmed: dict[str, dict[str, int]]
     remarks: list[str]
 
+    def sentences(self) -> list[str]:
+        """The verdicts and the escapes in words; the remarks are not among them."""
+        said = [f"run {self.run_id}, version {self.version}: {self.verdicts:,} verdicts"]
+        for decision, verdicts in self.confirmed.items():
+            said.append(f"  {decision}: " + ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.items()))
+        escapes = self.escapes
+        if escapes.rate is not None and escapes.of == self.passed:
+            said.append(f"escapes: {escapes.count:,} of {self.passed:,} passed parts; all of them were reviewed")
+        elif escapes.rate is not None and escapes.low is not None and escapes.high is not None:
+            said.append(
+                f"escapes among {self.passed:,} passed parts: {escapes}, 95 % interval, from {escapes.of} of the "
+                f"random sample of {self.queue}"
+            )
+            low, high = (round(share * self.passed) for share in (escapes.low, escapes.high))
+            number = round(escapes.rate * self.passed)
+            said.append(f"that is {number:,} defective parts that passed ({low:,} to {high:,})")
+        return said
+
 
 def make_queue(run: str, nearest: int, random: int, target: str) -> str:
     """Write a queue of a committed run as CSV to ``target``; returns its URI.

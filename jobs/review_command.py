@@ -25,19 +25,8 @@ def import_command(run: str, file: str, queue: str | None) -> int:
 
 def print_estimate(found: Estimate) -> None:
     """What the verdicts say, on the terminal."""
-    _say(f"run {found.run_id}, version {found.version}: {found.verdicts:,} verdicts")
-    for decision, verdicts in found.confirmed.items():
-        _say(f"  {decision}: " + ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.items()))
-    escapes = found.escapes
-    if escapes.rate is not None and escapes.of == found.passed:
-        _say(f"escapes: {escapes.count:,} of {found.passed:,} passed parts; all of them were reviewed")
-    elif escapes.rate is not None and escapes.low is not None and escapes.high is not None:
-        _say(
-            f"escapes among {found.passed:,} passed parts: {escapes}, 95 % interval, from {escapes.of} of the random "
-            f"sample of {found.queue}"
-        )
-        low, high = (round(share * found.passed) for share in (escapes.low, escapes.high))
-        _say(f"that is {round(escapes.rate * found.passed):,} defective parts that passed ({low:,} to {high:,})")
+    for sentence in found.sentences():
+        _say(sentence)
     for remark in found.remarks:
         note(remark)
 

@@ -36,6 +36,7 @@ class RunFolder:
         self.manifest = join(self.uri, "manifest")
         self.shards = join(self.uri, "shards")
         self.digests = join(self.uri, "digests.parquet")
+        self.report, self.report_json = (join(self.uri, name) for name in ("report.html", "report.json"))
         self.verdicts, self.estimate = (join(self.uri, "review", name) for name in ("verdicts.csv", "estimate.json"))
         self.success = join(self.uri, "_SUCCESS")
         self.lock = join(self.uri, "lock.json")

@@ -11,10 +11,10 @@ from plotly.subplots import make_subplots
 from sklearn.metrics import roc_curve
 
 from jobs.evaluation.judge import Judged
+from jobs.pages import LAYOUT
 
 GOOD_COLOUR, BAD_COLOUR, LINE_COLOUR = "#1b7a48", "#b3261e", "#111827"
 COLUMNS, BINS = 3, 40
-_LAYOUT = {"template": "plotly_white", "margin": {"l": 55, "r": 20, "t": 50, "b": 50}, "font": {"size": 13}}
 
 
 def roc(judged: Sequence[Judged], categories: Sequence[str]) -> go.Figure:
@@ -26,7 +26,7 @@ def roc(judged: Sequence[Judged], categories: Sequence[str]) -> go.Figure:
         if any(truth) and not all(truth):
             x, y, _ = roc_curve(truth, [one.score for one in group])
             figure.add_trace(go.Scatter(x=x, y=y, mode="lines", name=category, line={"width": 2}))
-    figure.update_layout(**_LAYOUT, height=430, legend={"orientation": "v"})
+    figure.update_layout(**LAYOUT, height=430, legend={"orientation": "v"})
     figure.update_xaxes(title="good parts rejected", tickformat=".0%", range=[-0.01, 1.01])
     figure.update_yaxes(title="defective parts found", tickformat=".0%", range=[-0.01, 1.02])
     return figure
@@ -64,5 +64,5 @@ def histograms(judged: Sequence[Judged], thresholds: Mapping[str, float]) -> go.
         figure.update_xaxes(title="score / threshold", **at)
     figure.update_yaxes(title="images", col=1)
     legend = {"orientation": "h", "y": 1 + 0.16 / rows, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-    figure.update_layout(**_LAYOUT, height=60 + 280 * rows, barmode="overlay", bargap=0, legend=legend)
+    figure.update_layout(**LAYOUT, height=60 + 280 * rows, barmode="overlay", bargap=0, legend=legend)
     return figure
