@@ -174,37 +174,40 @@ def _scores(connection: duckdb.DuckDBPyConnection) -> tuple[list[CategoryScores]
     """By category, and how many pairs of category and line are not kept by themselves."""
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE binned AS SELECT category, coalesce(line, '') AS line, {BIN_SQL} AS bin, "
-        "min(threshold) AS threshold, count(*) AS rows FROM rows "
+        "count(*) AS rows FROM rows "
         "WHERE score IS NOT NULL AND isfinite(score) AND category IS NOT NULL GROUP BY 1, 2, 3"
     )
     (pairs,) = connection.execute("SELECT count(*) FROM (SELECT DISTINCT category, line FROM binned)").fetchone() or (
         0,
     )
+    thresholds = dict(
+        connection.execute("SELECT category, mode(threshold) FROM rows WHERE score IS NOT NULL GROUP BY 1").fetchall()
+    )
     lines: dict[str, list[LineScores]] = {}
     kept = 0
-    for (category, line), histogram, _ in _histograms(connection, "category, line", MOST_LINES):
+    for (category, line), histogram in _histograms(connection, "category, line", MOST_LINES):
         lines.setdefault(category, []).append(LineScores(line=line, histogram=histogram))
         kept += 1
     found = [
         CategoryScores(
-            category=category, threshold=threshold, histogram=histogram, lines=tuple(lines.get(category, []))
+            category=category, threshold=thresholds[category], histogram=histogram, lines=tuple(lines.get(category, []))
         )
-        for (category,), histogram, threshold in _histograms(connection, "category", MOST_GROUPS)
+        for (category,), histogram in _histograms(connection, "category", MOST_GROUPS)
     ]
     return found, pairs - kept
 
 
 def _histograms(
     connection: duckdb.DuckDBPyConnection, by: str, most: int
-) -> Iterator[tuple[tuple[str, ...], Histogram, float]]:
-    """Names, histogram and threshold of the groups with most scores, by name."""
+) -> Iterator[tuple[tuple[str, ...], Histogram]]:
+    """Names and histogram of the groups with most scores, by name."""
     found = connection.execute(
         f"WITH kept AS (SELECT {by} FROM binned GROUP BY ALL ORDER BY sum(rows) DESC, {by} LIMIT {most}) "
-        f"SELECT {by}, list(bin ORDER BY bin), list(rows ORDER BY bin), min(threshold) "
-        f"FROM (SELECT {by}, bin, sum(rows)::BIGINT AS rows, min(threshold) AS threshold FROM binned GROUP BY ALL) "
+        f"SELECT {by}, list(bin ORDER BY bin), list(rows ORDER BY bin) "
+        f"FROM (SELECT {by}, bin, sum(rows)::BIGINT AS rows FROM binned GROUP BY ALL) "
         f"SEMI JOIN kept USING ({by}) GROUP BY {by} ORDER BY {by}"
     ).fetchall()
-    for *names, bins, rows, threshold in found:
+    for *names, bins, rows in found:
         counts = np.zeros(BINS, np.int64)
         counts[bins] = rows
-        yield tuple(names), Histogram.of(counts), threshold
+        yield tuple(names), Histogram.of(counts)

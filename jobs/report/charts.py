@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -21,7 +22,7 @@ from jobs.report.shifts import Calibration
 COLUMNS = 3
 MOST_PANELS = 24  # of categories
 MOST_GROUPS = 40  # of a kind, in a chart of rates
-_STEP = 8  # bins of the grid in a bar of a distribution: 7 % of a score
+_BARS = 5  # of a distribution, between its quartiles
 _GREY = "#6b7280"
 
 
@@ -58,7 +59,7 @@ def through_the_nights(panels: Sequence[tuple[Key, Series]]) -> go.Figure:
             name="rate",
             legendgroup="rate",
             showlegend=index == 0,
-            hovertemplate="%{x}: %{y:.3%}<extra></extra>",
+            hovertemplate="%{x|%Y-%m-%d}: %{y:.3%}<extra></extra>",
         )
         figure.add_trace(line, **at)
         beyond = bool(rates[-1] > allowed[-1].high or rates[-1] < allowed[-1].low)
@@ -67,14 +68,15 @@ def through_the_nights(panels: Sequence[tuple[Key, Series]]) -> go.Figure:
             y=[rates[-1]],
             mode="markers",
             marker=_marker(beyond, 12),
+            cliponaxis=False,
             name="this night, outside" if beyond else "this night",
             legendgroup=str(beyond),
             showlegend=index == 0,
-            hovertemplate="%{x}: %{y:.3%}<extra></extra>",
+            hovertemplate="%{x|%Y-%m-%d}: %{y:.3%}<extra></extra>",
         )
         figure.add_trace(last, **at)
     figure.update_layout(**LAYOUT, height=70 + 220 * rows, legend=_legend(rows))
-    figure.update_xaxes(type="category", nticks=6, tickangle=0, tickfont={"size": 11})
+    figure.update_xaxes(type="date", tickformat="%d %b", nticks=5, tickangle=0, tickfont={"size": 11})
     figure.update_yaxes(tickformat=".2~%", rangemode="tozero")
     return figure
 
@@ -99,7 +101,8 @@ def against_limits(rates: Sequence[Rate]) -> go.Figure:
     figure.update_layout(**layout, height=130 + 26 * len(kept), legend=_legend(1, 1 + 40 / (30 + 26 * len(kept))))
     figure.update_xaxes(tickformat=".2~%", rangemode="tozero", nticks=6)
     order = [plain(group(names)) for names in kept]
-    figure.update_yaxes(type="category", automargin=True, categoryorder="array", categoryarray=order)
+    gap = {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0, 0, 0, 0)"}
+    figure.update_yaxes(type="category", automargin=True, categoryorder="array", categoryarray=order, **gap)
     return figure
 
 
@@ -128,6 +131,7 @@ def _intervals(shown: Sequence[tuple[str, Rate]]) -> Iterator[go.Scatter]:
             y=[name for name, _ in here],
             mode="markers",
             marker=_marker(beyond, 11),
+            cliponaxis=False,
             name="this night, outside" if beyond else "this night",
             customdata=[[one.count, one.rows] for _, one in here],
             hovertemplate="%{y}: %{x:.3%}, %{customdata[0]:,} of %{customdata[1]:,}<extra></extra>",
@@ -149,9 +153,11 @@ def distributions(
     for index, one in enumerate(scores):
         at = {"row": index // COLUMNS + 1, "col": index % COLUMNS + 1}
         before = [other.histogram.dense() for each in alike for other in each.scores if other.category == one.category]
-        samples = _samples(one.histogram.dense(), before, (calibration or {}).get(one.category))
-        x = _bars(EDGES[:-1] / one.threshold)[0] * 10 ** (_STEP / 2 / PER_DECADE)
-        drawn = [(name, share, style) for name, share, style in samples if share.any()]
+        tonight = one.histogram.dense()
+        step = _step(tonight)
+        x = EDGES[:-1:step] / one.threshold * 10 ** (step / 2 / PER_DECADE)
+        samples = _samples(tonight, before, (calibration or {}).get(one.category))
+        drawn = [(name, _shares(counts, step), style) for name, counts, style in samples]
         (there,) = np.nonzero(np.sum([share for _, share, _ in drawn], axis=0))
         span = slice(max(0, there[0] - 2), there[-1] + 3)
         for name, share, style in drawn:
@@ -186,24 +192,25 @@ _TICKS = [mantissa * 10.0**exponent for exponent in range(-6, 7) for mantissa in
 
 def _samples(
     tonight: Counts, before: Sequence[Counts], calibration: Sequence[float] | None
-) -> Iterator[tuple[str, np.ndarray[Any, Any], Mapping[str, Any]]]:
-    """Name, share of each bar, and how it is drawn."""
+) -> Iterator[tuple[str, Counts, Mapping[str, Any]]]:
+    """Name, scores on the grid, and how they are drawn."""
     if calibration:
         filled = {"line": {"color": _GREY, "width": 1, "shape": "hvh"}, "fill": "tozeroy", "fillcolor": "#e5e7eb"}
-        yield "calibration (normal images)", _shares(counted(calibration)), filled
+        yield "calibration (normal images)", counted(calibration), filled
     if before:
-        yield "earlier nights", _shares(np.sum(before, axis=0)), {"line": {"color": ORANGE, "width": 2, "dash": "dash"}}
-    yield "this night", _shares(tonight), {"line": {"color": BLUE, "width": 2}}
+        yield "earlier nights", np.sum(before, axis=0), {"line": {"color": ORANGE, "width": 2, "dash": "dash"}}
+    yield "this night", tonight, {"line": {"color": BLUE, "width": 2}}
 
 
-def _shares(counts: Counts) -> np.ndarray[Any, Any]:
-    bars = counts.reshape(BINS // _STEP, _STEP).sum(axis=1)
-    return np.asarray(bars / max(1, int(counts.sum())))
+def _step(counts: Counts) -> int:
+    """Bins of the grid in a bar, a power of two: so many that there are some _BARS bars between the quartiles."""
+    low, high = np.searchsorted(np.cumsum(counts), np.array([0.25, 0.75]) * counts.sum())
+    return int(2 ** np.clip(np.floor(np.log2(max(1, high - low) / _BARS)), 0, 6))
 
 
-def _bars(edges: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """First edge of each bar."""
-    return edges.reshape(1, BINS // _STEP, _STEP)[:, :, 0]
+def _shares(counts: Counts, step: int) -> npt.NDArray[np.float64]:
+    """Share of the scores in each bar."""
+    return np.asarray(counts.reshape(BINS // step, step).sum(axis=1) / max(1, int(counts.sum())))
 
 
 def _marker(beyond: bool, size: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -23,15 +24,18 @@ MOST_BYTES = 1_500_000  # of all thumbnails; the page's charts are three times t
 
 @dataclass(frozen=True)
 class Tile:
-    """A shot in the gallery. source: its thumbnail, as a data URI; None with a reason in ``without``. heatmap, overlay:
-    where they are, from the page's folder if that is a ``local`` one."""
+    """A shot in the gallery. source: its thumbnail, as a data URI; None with a reason in ``without``.
+
+    overlay, heatmap: where they are, from the page's folder. uris: the same in full, where a browser cannot follow a
+    page to them; none on this machine.
+    """
 
     shot: Shot
     source: str | None
     without: str
     overlay: str
     heatmap: str | None
-    local: bool
+    uris: tuple[str, ...]
 
 
 def tiles(folder: RunFolder, shots: Sequence[Shot]) -> list[Tile]:
@@ -44,20 +48,16 @@ def tiles(folder: RunFolder, shots: Sequence[Shot]) -> list[Tile]:
             data, why = None, "left out to keep the page small"
         spent += len(data or b"")
         source = None if data is None else f"data:image/webp;base64,{base64.b64encode(data).decode()}"
-        heatmap = _link(folder, shot, ".png") if shot.heatmap else None
-        overlay = _link(folder, shot, "_overlay.png")
-        made.append(Tile(shot, source, why, overlay, heatmap, is_local(folder.output)))
+        files = [picture(folder, shot, end) for end in ("_overlay.png", *([".png"] if shot.heatmap else []))]
+        links = [f"../../../{quote(uri[len(folder.output) :].lstrip('/'), safe='/=')}" for uri in files]
+        uris = () if is_local(folder.output) else tuple(files)
+        made.append(Tile(shot, source, why, links[0], links[1] if shot.heatmap else None, uris))
     return made
 
 
 def picture(folder: RunFolder, shot: Shot, ending: str) -> str:
     """The URI of a picture of a run, also of one that was copied: the table has the address that it had at first."""
     return join(folder.heatmaps, shot.category, f"{shot.image_id}{ending}")
-
-
-def _link(folder: RunFolder, shot: Shot, ending: str) -> str:
-    uri = picture(folder, shot, ending)
-    return f"../../../{uri[len(folder.output) :].lstrip('/')}" if is_local(folder.output) else uri
 
 
 def _thumbnail(uri: str) -> tuple[bytes | None, str]:
