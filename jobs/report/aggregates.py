@@ -181,7 +181,7 @@ def _scores(connection: duckdb.DuckDBPyConnection) -> tuple[list[CategoryScores]
         0,
     )
     thresholds = dict(
-        connection.execute("SELECT category, mode(threshold) FROM rows WHERE score IS NOT NULL GROUP BY 1").fetchall()
+        connection.execute("SELECT category, min(threshold) FROM rows WHERE score IS NOT NULL GROUP BY 1").fetchall()
     )
     lines: dict[str, list[LineScores]] = {}
     kept = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +28,9 @@ def chance_of(count: int, rows: int, found: int, of: int) -> float:
     return math.exp(logarithm)
 
 
-@pytest.mark.parametrize(("counts", "rows", "tonight"), [([2] * 10, 100, 100), ([0] * 8, 50, 200), ([7, 9] * 6, 80, 40)])
+@pytest.mark.parametrize(
+    ("counts", "rows", "tonight"), [([2] * 10, 100, 100), ([0] * 8, 50, 200), ([7, 9] * 6, 80, 40)]
+)
 def test_limits_leave_a_tail_on_either_side(counts: list[int], rows: int, tonight: int) -> None:
     limits = Baseline(counts, [rows] * len(counts)).limits(tonight)
     chances = [chance_of(k, tonight, sum(counts), rows * len(counts)) for k in range(tonight + 1)]
@@ -47,7 +50,7 @@ def test_nights_that_differ_by_more_than_chance_widen_the_limits_as_laney_says()
     limits = Baseline(counts, [rows] * 10).limits(5_000)
     p = sum(counts) / (10 * rows)
     z = [(count / rows - p) / math.sqrt(p * (1 - p) / rows) for count in counts]
-    spread = sum(abs(after - before) for before, after in zip(z, z[1:], strict=False)) / 9 / 1.128
+    spread = sum(abs(after - before) for before, after in pairwise(z)) / 9 / 1.128
     assert limits.chart == "p'"
     assert limits.spread == pytest.approx(spread, rel=1e-3)
     deviation = math.sqrt(p * (1 - p) * (1 / 5_000 + 1 / (10 * rows)))
