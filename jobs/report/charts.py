@@ -32,6 +32,7 @@ def through_the_nights(panels: Sequence[tuple[Key, Series]]) -> go.Figure:
     rows = math.ceil(len(panels) / COLUMNS)
     gap = min(0.14, 0.5 / max(1, rows))
     figure = make_subplots(rows=rows, cols=COLUMNS, subplot_titles=titles, vertical_spacing=gap)
+    named = set[bool]()
     for index, (_, one) in enumerate(panels):
         at = {"row": index // COLUMNS + 1, "col": index % COLUMNS + 1}
         rates = np.array(one.counts) / np.maximum(one.rows, 1)
@@ -71,10 +72,11 @@ def through_the_nights(panels: Sequence[tuple[Key, Series]]) -> go.Figure:
             cliponaxis=False,
             name="this night, outside" if beyond else "this night",
             legendgroup=str(beyond),
-            showlegend=index == 0,
+            showlegend=beyond not in named,
             hovertemplate="%{x|%Y-%m-%d}: %{y:.3%}<extra></extra>",
         )
         figure.add_trace(last, **at)
+        named.add(beyond)
     figure.update_layout(**LAYOUT, height=70 + 220 * rows, legend=_legend(rows))
     figure.update_xaxes(type="date", tickformat="%d %b", nticks=5, tickangle=0, tickfont={"size": 11})
     figure.update_yaxes(tickformat=".2~%", rangemode="tozero")
@@ -93,48 +95,51 @@ def against_limits(rates: Sequence[Rate]) -> go.Figure:
     )
     for column, measure in enumerate(MEASURES, 1):
         of = {one.names: one for one in rates if one.measure == measure}
-        shown = [(plain(group(names)), of[names]) for names in kept if names in of]
+        shown = [(at, of[names]) for at, names in enumerate(kept) if names in of]
         for trace in _intervals(shown):
             trace.update(showlegend=column == 1, legendgroup=trace.name)
             figure.add_trace(trace, row=1, col=column)
     layout = LAYOUT | {"margin": {"l": 10, "r": 20, "t": 60, "b": 40}}
     figure.update_layout(**layout, height=130 + 26 * len(kept), legend=_legend(1, 1 + 40 / (30 + 26 * len(kept))))
     figure.update_xaxes(tickformat=".2~%", rangemode="tozero", nticks=6)
-    order = [plain(group(names)) for names in kept]
+    # By place, not by name: of long names only the ends are shown, and those of two may be the same.
+    figure.update_yaxes(tickvals=list(range(len(kept))), ticktext=[plain(group(names)) for names in kept])
     gap = {"ticks": "outside", "ticklen": 6, "tickcolor": "rgba(0, 0, 0, 0)"}
-    figure.update_yaxes(type="category", automargin=True, categoryorder="array", categoryarray=order, **gap)
+    figure.update_yaxes(automargin=True, range=[-0.6, len(kept) - 0.4], zeroline=False, **gap)
     return figure
 
 
-def _intervals(shown: Sequence[tuple[str, Rate]]) -> Iterator[go.Scatter]:
-    """The limits of each rate, what it was in earlier nights, and what it is."""
-    x, y = list[float | None](), list[str | None]()
-    for name, one in shown:
+def _intervals(shown: Sequence[tuple[int, Rate]]) -> Iterator[go.Scatter]:
+    """The limits of each rate, at its place, what it was in earlier nights, and what it is."""
+    x, y = list[float | None](), list[int | None]()
+    for at, one in shown:
         if one.limits:
             x += [one.limits.low, one.limits.high, None]
-            y += [name, name, None]
+            y += [at, at, None]
     band = {"color": SKY, "width": 9}
     yield go.Scatter(x=x, y=y, mode="lines", line=band, opacity=0.7, name="limits", hoverinfo="skip")
-    centres = [(name, one.limits.centre) for name, one in shown if one.limits]
+    usual = [(at, one, one.limits.centre) for at, one in shown if one.limits]
     yield go.Scatter(
-        x=[centre for _, centre in centres],
-        y=[name for name, _ in centres],
+        x=[centre for _, _, centre in usual],
+        y=[at for at, _, _ in usual],
+        text=[plain(group(one.names)) for _, one, _ in usual],
         mode="markers",
         marker={"symbol": "line-ns", "size": 11, "line": {"color": BLACK, "width": 1.5}},
         name="earlier nights",
-        hovertemplate="%{y}: %{x:.3%} in earlier nights<extra></extra>",
+        hovertemplate="%{text}: %{x:.3%} in earlier nights<extra></extra>",
     )
     for beyond in (False, True):
-        here = [(name, one) for name, one in shown if (one.outside is not None) == beyond and one.rate is not None]
+        here = [(at, one) for at, one in shown if (one.outside is not None) == beyond and one.rate is not None]
         yield go.Scatter(
             x=[one.rate for _, one in here],
-            y=[name for name, _ in here],
+            y=[at for at, _ in here],
+            text=[plain(group(one.names)) for _, one in here],
             mode="markers",
             marker=_marker(beyond, 11),
             cliponaxis=False,
             name="this night, outside" if beyond else "this night",
             customdata=[[one.count, one.rows] for _, one in here],
-            hovertemplate="%{y}: %{x:.3%}, %{customdata[0]:,} of %{customdata[1]:,}<extra></extra>",
+            hovertemplate="%{text}: %{x:.3%}, %{customdata[0]:,} of %{customdata[1]:,}<extra></extra>",
         )
 
 
@@ -187,7 +192,7 @@ def distributions(
     return figure, len(night.scores) - len(scores)
 
 
-_TICKS = [mantissa * 10.0**exponent for exponent in range(-6, 7) for mantissa in (1, 2, 5)]
+_TICKS = [mantissa * 10.0**exponent for exponent in range(-6, 7) for mantissa in (1, 3)]
 
 
 def _samples(
@@ -205,7 +210,7 @@ def _samples(
 def _step(counts: Counts) -> int:
     """Bins of the grid in a bar, a power of two: so many that there are some _BARS bars between the quartiles."""
     low, high = np.searchsorted(np.cumsum(counts), np.array([0.25, 0.75]) * counts.sum())
-    return int(2 ** np.clip(np.floor(np.log2(max(1, high - low) / _BARS)), 0, 6))
+    return int(2 ** np.clip(np.round(np.log2(max(1, high - low) / _BARS)), 0, 6))
 
 
 def _shares(counts: Counts, step: int) -> npt.NDArray[np.float64]:

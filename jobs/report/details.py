@@ -113,6 +113,7 @@ def _routing(connection: duckdb.DuckDBPyConnection) -> Routing:
         "count(*) FILTER (decision_reason LIKE '%unknown_category%') FROM rows"
     ).fetchone()
     assert counts is not None
+    scored, disagreeing, unsure, unknown = counts
     disagreements = connection.execute(
         "SELECT declared_category, category, count(*), count(*) FILTER (decision = 'review') FROM rows "
         f"WHERE {routed} AND NOT route_agrees GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT {MOST_KINDS}"
@@ -123,9 +124,12 @@ def _routing(connection: duckdb.DuckDBPyConnection) -> Routing:
         f"GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT {MOST_KINDS}"
     ).fetchall()
     return Routing(
-        *counts,
-        disagreements=tuple(Disagreement(declared, routed or "", *rows) for declared, routed, *rows in disagreements),
-        unknowns=tuple(Unknown(*row) for row in unknowns),
+        scored,
+        disagreeing,
+        unsure,
+        unknown,
+        tuple(Disagreement(declared, routed or "", *rows) for declared, routed, *rows in disagreements),
+        tuple(Unknown(*row) for row in unknowns),
     )
 
 

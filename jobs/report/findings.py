@@ -103,7 +103,8 @@ def _rates(found: Rates) -> list[str]:
         if one.limits
     ]
     return [
-        f"{len(beyond)} of {sum(one.limits is not None for one in found.rates)} rates are outside of their limits, "
+        f"{len(beyond)} of {sum(one.limits is not None for one in found.rates)} rates "
+        f"{'is outside of its limits' if len(beyond) == 1 else 'are outside of their limits'}, "
         f"about {found.by_chance:.2g} would be by chance: {_listed(said)}."
     ]
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from jobs.report.shifts import Shift
 from manifests.schema import printable
 
-LONGEST = 60
+LONGEST, ENDS = 60, 28
 
 
 def shown(name: str, missing: str = "none") -> str:
-    """A name as text of one line. missing: what is said where there is none."""
-    return printable(name, LONGEST) if name else f"({missing})"
+    """A name as text of one line, a long one without its middle. missing: what is said where there is none."""
+    if len(name) > LONGEST:
+        name = f"{name[:ENDS]}...{name[-ENDS:]}"
+    return printable(name, 2 * LONGEST) if name else f"({missing})"
 
 
 def of_group(kind: str, names: Sequence[str]) -> str:
