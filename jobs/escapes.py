@@ -79,6 +79,26 @@ def estimate_of(
     )
 
 
+def told(found: Estimate) -> list[str]:
+    """What the verdicts say, in lines for people."""
+    lines = [f"run {found.run_id}, version {found.version}: {found.verdicts:,} verdicts"]
+    for decision, verdicts in found.confirmed.items():
+        lines.append(f"  {decision}: " + ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.items()))
+    escapes = found.escapes
+    if escapes.rate is not None and escapes.of == found.passed:
+        lines.append(f"escapes: {escapes.count:,} of {found.passed:,} passed parts; all of them were reviewed")
+    elif escapes.rate is not None and escapes.low is not None and escapes.high is not None:
+        lines.append(
+            f"escapes among {found.passed:,} passed parts: {escapes}, 95 % interval, from {escapes.of} of the random "
+            f"sample of {found.queue}"
+        )
+        low, high = (round(share * found.passed) for share in (escapes.low, escapes.high))
+        lines.append(
+            f"that is {round(escapes.rate * found.passed):,} defective parts that passed ({low:,} to {high:,})"
+        )
+    return lines
+
+
 def _escapes(known: Mapping[str, str], seen: frozenset[str], passed: int, confirmed: Mapping[str, int]) -> Rate:
     """From the reviewed images of the sample; confirmed: verdicts on all parts that passed, of the sample or not.
 

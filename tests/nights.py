@@ -95,15 +95,17 @@ def night_table(folder: RunFolder, night: Night) -> pa.Table:
     draw, count = np.random.default_rng([night.seed, _number(night.run_date)]), night.rows
     place = np.arange(count)
     category, line = place % len(CATEGORIES), (place // len(CATEGORIES)) % len(LINES)
-    scale = np.array([SCALES[name] for name in CATEGORIES])[category]
-    scale *= np.array([night.louder.get(name, 1.0) for name in LINES])[line]
-    score = draw.gamma(SHAPE, scale)
-    threshold = np.array([night.thresholds[name] for name in CATEGORIES])[category]
+    drawn = draw.standard_gamma(SHAPE, count)
     lot = draw.random(count)
     failed = lot < night.failed
     unknown = ~failed & (lot < night.failed + night.unknown)
     doubtful = ~failed & ~unknown & (lot < night.failed + night.unknown + night.doubtful)
     scored = ~failed & ~unknown
+    routed = np.where(doubtful, (category + 1) % len(CATEGORIES), category)
+    scale = np.array([SCALES[name] for name in CATEGORIES])[routed]
+    scale *= np.array([night.louder.get(name, 1.0) for name in LINES])[line]
+    score = drawn * scale
+    threshold = np.array([night.thresholds[name] for name in CATEGORIES])[routed]
     anomalous = scored & (score >= threshold)
     decision = np.select([failed, unknown, anomalous, doubtful], ["failed", "review", "anomalous", "review"], "normal")
     why = draw.integers(len(FAILURES), size=count)
@@ -128,7 +130,7 @@ def night_table(folder: RunFolder, night: Night) -> pa.Table:
         "attempts": pa.array(np.where(failed, 3, 1), pa.int32()),
         "width": _if(~failed, np.full(count, 900, np.int32)),
         "height": _if(~failed, np.full(count, 700, np.int32)),
-        "category": _if(~failed, np.array(CATEGORIES)[np.where(doubtful, (category + 1) % len(CATEGORIES), category)]),
+        "category": _if(~failed, np.array(CATEGORIES)[routed]),
         "category_confidence": _if(~failed, draw.uniform(0.9, 1, count).astype(np.float32)),
         "category_distance": _if(~failed, np.where(unknown, 1.5, draw.uniform(0.2, 0.8, count)).astype(np.float32)),
         "route_agrees": _if(~failed, ~doubtful),

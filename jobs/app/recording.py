@@ -8,8 +8,8 @@ from jobs.app.rows import Row
 from jobs.app.runs import BrowsedRun
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
+from jobs.escapes import told
 from jobs.review import update_estimate
-from jobs.review_command import told
 from jobs.verdicts import LONGEST_NAME, MEANING, Verdict
 from manifests.schema import printable
 

@@ -67,7 +67,7 @@ def rethreshold_command(run: str, threshold: str, settings: dict[str, Any]) -> i
     """Decide the rows of a run again with other thresholds; returns the exit code."""
 
     def again(leaver: _Leaver) -> int:
-        outcome = rethreshold(run, threshold, settings)
+        outcome = rethreshold(run, threshold, settings, note)
         print_rethreshold(outcome)
         return outcome.code
 

@@ -37,6 +37,7 @@ class RunFolder:
         self.manifest = join(self.uri, "manifest")
         self.shards = join(self.uri, "shards")
         self.digests = join(self.uri, "digests.parquet")
+        self.report, self.report_json = (join(self.uri, name) for name in ("report.html", "report.json"))
         self.verdicts, self.estimate = (join(self.uri, "review", name) for name in ("verdicts.csv", "estimate.json"))
         self.recorded = join(self.uri, "review", "verdicts")
         self.success = join(self.uri, "_SUCCESS")

@@ -7,6 +7,7 @@ command does what is left, or one with other thresholds does instead.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from anomaly_core.bundle import Bundle
@@ -22,17 +23,21 @@ from jobs.audit.redecide import redecide
 from jobs.audit.retry import begin_version, config_of
 from jobs.audit.run import Outcome, judged, tidy
 from jobs.bundles import read_bundle
+from jobs.report.make import report_at_commit
 from jobs.storage import read_bytes
 from jobs.uris import normal
 from manifests.freeze import FrozenManifest
 
 
-def rethreshold(run: str, threshold: str, settings: dict[str, Any]) -> Outcome:
+def rethreshold(
+    run: str, threshold: str, settings: dict[str, Any], said: Callable[[str], None] = lambda text: None
+) -> Outcome:
     """Publish the next version of a committed run's results, decided with other thresholds.
 
     run: URI of the run's folder. threshold: a rule, which is applied to the calibration scores of the run's bundle, or
     the URI of a thresholds.json. settings: of AuditConfig, those that change no result; the others are the run's.
-    Raises AuditError: also if there is no such run, or it is not committed.
+    said: told of what went wrong with the report. Raises AuditError: also if there is no such run, or it is not
+    committed.
     """
     folder = run_folder(run)
     with RunLock(folder.lock) as lock:
@@ -67,9 +72,10 @@ def rethreshold(run: str, threshold: str, settings: dict[str, Any]) -> Outcome:
             "decisions_before": before["decisions"],
         }
         record.unfinished = None
+        report = report_at_commit(folder, record, config.bundle, lock.check, said)  # before the record, as an audit's
         lock.check()
         record.save(folder)
-        return Outcome(record.exit_code, record, 1)
+        return Outcome(record.exit_code, record, 1, report=report)
 
 
 def thresholds_of(record: RunRecord, bundle: Bundle) -> dict[str, float]:

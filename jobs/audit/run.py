@@ -39,6 +39,7 @@ from jobs.audit.stages import cluster_device
 from jobs.audit.work import work
 from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import joins_cluster, ray_session
+from jobs.report.make import report_at_commit
 from jobs.storage import exists, scratch, sweep, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import parent
@@ -48,13 +49,15 @@ from manifests.secrets import redacted
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an audit ended: exit code, the run's record, shards scored now and shards that were there before."""
+    """How an audit ended: exit code, the run's record, shards scored now and shards that were there before, and the URI
+    of the report that was made."""
 
     code: int
     record: RunRecord
     scored_shards: int = 0
     earlier_shards: int = 0
     warnings: tuple[str, ...] = ()
+    report: str | None = None
 
 
 @dataclass
@@ -107,7 +110,7 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
             plan.record.starts += 1
             plan.record.save(plan.folder)
             figures = work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, failing)
-            return _finish(config, bundle, plan, figures, started, watcher.began, lock)
+            return _finish(config, bundle, plan, figures, started, watcher, lock)
         except BaseException as error:
             failing(error)
             raise
@@ -187,10 +190,10 @@ def _finish(
     plan: Plan,
     figures: dict[str, Any],
     started: float,
-    began: float,
+    watcher: Watcher,
     lock: RunLock,
 ) -> Outcome:
-    scored = time.monotonic()
+    scored, began = time.monotonic(), watcher.began
     record = plan.record
     record.self_test = figures.get("self_test", record.self_test)
     # A run that lacks its _SUCCESS, and nothing else, may have been retried, and its decisions taken again.
@@ -206,11 +209,16 @@ def _finish(
     price = config.price_per_node_hour
     record.timings = timings(started, scored, time.monotonic(), rows, figures, price, began, before)
     record.state, record.finished_at = "committed", now()
+    # Before the record and _SUCCESS: killed meanwhile, the same command commits again and makes it, so that a run that
+    # is finished has its report. And it is no step that can fail: the results are published by now.
+    committed = time.monotonic()
+    report = report_at_commit(plan.folder, record, config.bundle, lock.check, watcher.said)
+    record.timings["report_seconds"] = round(time.monotonic() - committed, 3)
     lock.check()
     record.save(plan.folder)
     write_bytes(plan.folder.success, b"")
     done = len(plan.frozen.shards) - len(plan.missing)
-    return Outcome(record.exit_code, record, len(plan.missing), done, plan.warnings)
+    return Outcome(record.exit_code, record, len(plan.missing), done, plan.warnings, report)
 
 
 def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:

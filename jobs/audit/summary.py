@@ -54,6 +54,8 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     say(f"results:  {record.results}")
     if config.heatmaps != "none":
         say(f"heatmaps: {join(config.output, 'heatmaps')}")
+    if outcome.report:
+        say(f"report:   {outcome.report}")
     say(f"to review: {RunFolder.at(join(config.output, 'runs', record.run_id)).queue(record.version)}")
     say(f"in DuckDB: {query_line(config.output)}")
     say(f"exit status {outcome.code}: {record.exit_reason}")
@@ -70,6 +72,8 @@ def print_retry(outcome: Outcome) -> None:
     say(f"run {record.run_id}: {last['rows']:,} rows tried again, {last['recovered']:,} scored")
     say(f"{record.counts['rows']:,} images: {record.counts['status'].get('failed', 0):,} failed still")
     say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
+    if outcome.report:
+        say(f"report:   {outcome.report}")
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
 
@@ -99,6 +103,8 @@ def print_rethreshold(outcome: Outcome) -> None:
     changes = ", ".join(f"{n} {before.get(n, 0):,} -> {after.get(n, 0):,}" for n in sorted({*before, *after}))
     say(f"decisions: {changes}")
     say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
+    if outcome.report:
+        say(f"report:   {outcome.report}")
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
 

@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 LINE_COLOUR = "#111827"
-LAYOUT = {"template": "plotly_white", "margin": {"l": 55, "r": 20, "t": 50, "b": 50}, "font": {"size": 13}}
+# Colours that people with any vision tell apart (Okabe and Ito 2008).
+BLACK, BLUE, ORANGE, GREEN, VERMILION, SKY = "#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
+LAYOUT: dict[str, Any] = {
+    "template": "plotly_white",
+    "margin": {"l": 55, "r": 20, "t": 50, "b": 50},
+    "font": {"size": 13},
+}
 COLUMNS = 3
 
 

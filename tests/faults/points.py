@@ -67,6 +67,7 @@ SCORE, WRITER, REGISTRY = (
 REDECIDE = "jobs.audit.redecide:Redecide.__call__"
 COMMIT, COUNTS = "jobs.audit.commit:commit", "jobs.audit.commit:count_rows"
 PICTURE = r"/[0-9a-f]+\.png$"
+REPORT = r"report\.html$"
 
 # The driver dies in what it does itself, before its workers do anything.
 BEGINNING = [
@@ -103,6 +104,7 @@ ENDING = [
     Case("while the table is made", (Order("before", COUNTS),), prepared=True),
     Case("while the table is being published", (Order("before", PUT, TABLE),), prepared=True),
     Case("the table was published", (Order("after", PUT, TABLE),), published=True, prepared=True),
+    Case("the report is being written", (Order("before", PUT, REPORT),), published=True, prepared=True),
     Case("the last run.json is being written", (Order("before", PUT, RUN, nth=2),), published=True, prepared=True),
     Case("run.json says committed", (Order("after", SAVE, nth=2),), published=True, prepared=True),
     Case("_SUCCESS is being written", (Order("before", PUT, "_SUCCESS$"),), published=True, prepared=True),
@@ -154,6 +156,7 @@ RETRYING = [
     _one("retry: while the table is made", Order("before", COUNTS)),
     _one("retry: while the table is being published", Order("before", PUT, TABLE)),
     _one("retry: the table was published", Order("after", PUT, TABLE), published=True),
+    _one("retry: the report is being written", Order("before", PUT, REPORT), published=True),
     _one("retry: run.json is being written", Order("before", PUT, RUN, nth=2), published=True),
     _one("retry: run.json tells of it", Order("after", SAVE, nth=2), published=True),
     _one("retry: before the lock is released", Order("before", "jobs.storage:delete", LOCK), published=True),
@@ -170,6 +173,7 @@ REDECIDING = [
     _one("rethreshold: while the table is made", Order("before", COUNTS)),
     _one("rethreshold: while the table is being published", Order("before", PUT, TABLE)),
     _one("rethreshold: the table was published", Order("after", PUT, TABLE), published=True),
+    _one("rethreshold: the report is being written", Order("before", PUT, REPORT), published=True),
     _one("rethreshold: run.json is being written", Order("before", PUT, RUN, nth=2), published=True),
     _one("rethreshold: run.json tells of it", Order("after", SAVE, nth=2), published=True),
     _one("rethreshold: before the lock is released", Order("before", "jobs.storage:delete", LOCK), published=True),

@@ -38,6 +38,8 @@ def test_same_rows_from_s3_as_from_disk(run: tuple[Path, Outcome]) -> None:
         "runs/2026-01-02/audit/_SUCCESS",
         "runs/2026-01-02/audit/digests.parquet",
         "runs/2026-01-02/audit/manifest/part-00000.parquet",
+        "runs/2026-01-02/audit/report.html",
+        "runs/2026-01-02/audit/report.json",
         "runs/2026-01-02/audit/review/queue-0001.csv",
         "runs/2026-01-02/audit/run.json",
         *parts,
