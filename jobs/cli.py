@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from jobs.cli_manifest import manifest_app
 from jobs.cli_models import models_app
+from jobs.cli_results import results_app
 from jobs.options import (
     AcceptOption,
     BackboneOption,
@@ -61,6 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models_app)
+app.add_typer(results_app)
 app.add_typer(manifest_app, name="manifest")
 review_app = typer.Typer(help="Have people look at rows of a run, and learn from it.", no_args_is_help=True)
 app.add_typer(review_app, name="review")
