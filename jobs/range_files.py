@@ -60,25 +60,30 @@ class RangeFiles(AbstractFileSystem):
         self.reads, self.failed = Reads(), list[Exception]()
         self._storage, self._prefix = filesystem(storage), f"{path_of(storage)}/" if folder else ""
         self._local = is_local(storage)
+        # What an object store told when a file was opened; DuckDB asks for it right afterwards.
+        self._told = dict[str, dict[str, Any]]()
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
         """A file to read. Raises io.UnsupportedOperation for any other mode."""
         with self._noting():
             if mode != "rb":
                 raise io.UnsupportedOperation(f"{path}: nothing can be written here")
-            # Without a cache, whose position threads would share.
-            file = self._storage.open(self._inner(path), "rb", **({} if self._local else {"cache_type": "none"}))
-        return RangeFile(file, self)
+            if self._local:
+                return RangeFile(self._storage.open(self._inner(path), "rb"), self)
+            file = self._storage.open(self._inner(path), "rb", cache_type="none")
+            self._told[path] = dict(file.details)
+            return RangeFile(file, self)
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """As the storage tells."""
         with self._noting():
-            return dict(self._storage.info(self._inner(path)))
+            return self._told.get(path) or dict(self._storage.info(self._inner(path)))
 
     def modified(self, path: str) -> Any:
         """When the file was written."""
+        told = self._told.get(path, {}).get("LastModified")
         with self._noting():
-            return self._storage.modified(self._inner(path))
+            return told or self._storage.modified(self._inner(path))
 
     def exists(self, path: str, **_: Any) -> bool:
         """Whether there is such a file."""
@@ -96,10 +101,13 @@ class RangeFiles(AbstractFileSystem):
             return bool(self._storage.isdir(self._inner(path)))
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """The files that a pattern names."""
+        """The files that a pattern names. A name that is no pattern need not be there: opening it tells."""
         folder = "".join(f"[{c}]" if c in "*?[" else c for c in self._prefix)  # its own name is no pattern
         with self._noting():
-            found: list[str] = self._storage.glob(f"{folder}{self._name(path)}")
+            name = self._name(path)
+            if not set("*?[") & set(name):
+                return [path]
+            found: list[str] = self._storage.glob(f"{folder}{name}")
         return [f"{self.protocol}://{name.removeprefix(self._prefix)}" for name in sorted(found)]
 
     def fetch(self, file: Any, start: int, end: int) -> bytes:

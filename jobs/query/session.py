@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import time
@@ -14,7 +15,7 @@ import duckdb
 
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
-from jobs.query.variables import FOLDER, runs_to_query, set_variables
+from jobs.query.variables import FOLDER, runs_to_query, set_reviews, set_tables
 from jobs.query.views import session_views
 from jobs.range_files import RangeFiles, Reads
 from jobs.storage import scratch
@@ -92,8 +93,9 @@ def open_session(output: str) -> Iterator[Session]:
         connection.execute(f"SET memory_limit = '{MEMORY}'; SET parquet_metadata_cache = true")
         connection.execute(f"SET threads = {max(LEAST_THREADS, os.cpu_count() or 1)}")
         with _telling(files, output):
-            set_variables(connection, output, runs)
+            set_tables(connection, output, runs)
             connection.execute(session_views())
+            set_reviews(connection, output, runs)
         # From here on only files of the output can be opened, and RangeFiles opens none to write.
         connection.execute(f"SET allowed_directories = ['{FOLDER}://']; SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
@@ -114,5 +116,7 @@ def _telling(files: RangeFiles, output: str) -> Iterator[None]:
             raise AuditError(exits.USAGE, str(error)) from None
         if isinstance(failed, io.UnsupportedOperation):
             raise AuditError(exits.USAGE, str(failed)) from None
+        if isinstance(failed, OSError) and failed.errno == errno.EBUSY:  # s3fs: the object has another ETag by now
+            raise AuditError(exits.USAGE, "a table was replaced while it was read; ask again") from None
         with access(output):
             raise failed from None

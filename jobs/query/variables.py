@@ -56,23 +56,32 @@ def none_committed(output: str) -> AuditError:
     return AuditError(exits.USAGE, f"{output}: there is no committed run; give the --output of an audit that has ended")
 
 
-def set_variables(connection: duckdb.DuckDBPyConnection, output: str, runs: Sequence[Run]) -> None:
-    """Set what views.sql reads. Opens one table for each set of further columns. Raises duckdb.Error."""
+def set_tables(connection: duckdb.DuckDBPyConnection, output: str, runs: Sequence[Run]) -> None:
+    """Set what views.sql reads, without the files of reviews. Opens one table for each set of further columns.
 
-    def set_to(name: str, values: list[str]) -> None:
-        connection.execute(f"SET VARIABLE {name} = ?::VARCHAR[]", [values])
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        reviewed = [file for found in pool.map(lambda run: _review_files(output, run[0]), runs) for file in found]
-    set_to("audit_tables", [_named(output, folder.results) for folder, _ in runs])
-    set_to("audit_records", [record.model_dump_json() for _, record in runs])
-    set_to("audit_queues", [file for file in reviewed if not file.endswith(VERDICTS)])
-    set_to("audit_verdicts", [file for file in reviewed if file.endswith(VERDICTS)])
+    Raises duckdb.Error.
+    """
+    _set(connection, "audit_tables", [_named(output, folder.results) for folder, _ in runs])
+    _set(connection, "audit_records", [record.model_dump_json() for _, record in runs])
+    _set(connection, "audit_queues", [])
+    _set(connection, "audit_verdicts", [])
     # Of manifests with the same further columns, the newest table.
     alike = {str(record.frozen.get("extras")): _named(output, folder.results) for folder, record in runs}
     connection.register("standard", result_schema(pa.schema([])).empty_table())
     connection.execute(_SCHEMA, {"tables": list(reversed(alike.values()))})
     connection.unregister("standard")
+
+
+def set_reviews(connection: duckdb.DuckDBPyConnection, output: str, runs: Sequence[Run]) -> None:
+    """Set which queues and verdicts there are, after the views: making review_queue would open all of them."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        files = [file for found in pool.map(lambda run: _review_files(output, run[0]), runs) for file in found]
+    _set(connection, "audit_queues", [file for file in files if not file.endswith(VERDICTS)])
+    _set(connection, "audit_verdicts", [file for file in files if file.endswith(VERDICTS)])
+
+
+def _set(connection: duckdb.DuckDBPyConnection, name: str, values: list[str]) -> None:
+    connection.execute(f"SET VARIABLE {name} = ?::VARCHAR[]", [values])
 
 
 def _review_files(output: str, folder: RunFolder) -> list[str]:

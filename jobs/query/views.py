@@ -45,7 +45,8 @@ def script(output: str) -> str:
         output=quoted(root),
         pattern=quoted(literal_pattern(root)),
     )
-    return found + _template("views.sql").render(reading=reading, run_date=_FROM_PATH if nested else "run_date")
+    views = _template("views.sql").render(reading=reading, run_date=_FROM_PATH if nested else "run_date")
+    return found + views + _template("reviews.sql").render()
 
 
 def quoted(text: str) -> str:

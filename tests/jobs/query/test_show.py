@@ -57,7 +57,7 @@ def test_markdown_has_a_line_for_each_row_and_no_markup() -> None:
 
 def test_a_table_shows_what_names_say() -> None:
     text = written("table")
-    assert r'x "y", \n| [red]*z*[/] <b> \x1b[31m' in text.replace("\n", "") or "[red]" in text
+    assert "[red]*z*[/]" in "".join(text.split())
     assert "\x1b" not in text
     assert "┃ a" in text
 
