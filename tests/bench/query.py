@@ -1,9 +1,9 @@
 """Questions to a million rows: ``python -m tests.bench.query [--rows N] [--nights N] [--output URI]``.
 
 Draws the nights, in a new folder unless an output is given, and prints for each view and for each recipe of
-jobs/query/README.md the seconds, and the bytes and requests that were read of the tables. Each has a session of its own,
-so that nothing is at hand from the one before; what opening it takes is told first. ``--row-groups`` prints instead what
-one line of one night reads of tables with row groups of other sizes and in another order.
+jobs/query/README.md the seconds, and the bytes and requests that were read of the tables. Each has a session of its
+own, so that nothing is at hand from the one before; what opening it takes is told first. ``--row-groups`` prints
+instead what one line of one night reads of tables with row groups of other sizes and in another order.
 """
 
 from __future__ import annotations

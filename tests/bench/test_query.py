@@ -15,10 +15,10 @@ def test_every_view_and_recipe_is_measured(tmp_path: Path) -> None:
     found = {one.question: one for one in measure(str(tmp_path))}
     assert set(found) == {"opening a session (runs)", *asked}
     assert found["opening a session (runs)"].rows == 3
-    # The nights are of one size, and the question is about one of them.
+    # Of three tables one is read, and the footer of so small a one twice.
     night, every = found["results, one line and night"], found["nightly_rates, counted"]
     assert night.rows == 50
-    assert 0 < night.bytes < (tmp_path / "results" / f"run_date={LAST}" / "audit.parquet").stat().st_size * 1.2
+    assert 0 < night.bytes < (tmp_path / "results" / f"run_date={LAST}" / "audit.parquet").stat().st_size * 2
     assert every.bytes > 0
     assert found["runs, counted"].bytes == 0
 
