@@ -40,7 +40,7 @@ class Reads:
         return Reads(self.bytes - earlier.bytes, self.requests - earlier.requests)
 
 
-class RangeFiles(AbstractFileSystem):
+class RangeFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A storage for ``connection.register_filesystem``.
 
     DuckDB's threads share an open file, and ask it to seek and to read in two calls: a file with one position gives a

@@ -6,10 +6,11 @@ import errno
 import io
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 
@@ -26,6 +27,7 @@ MEMORY = "2GB"
 LEAST_THREADS = 4  # that wait for an object store more than they compute
 ROWS_AT_ONCE = 2048
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 
 @dataclass
@@ -42,9 +44,16 @@ class Answer:
 class Session:
     """A connection with the views. doubts: what a reader must know of the runs."""
 
-    def __init__(self, output: str, connection: duckdb.DuckDBPyConnection, files: RangeFiles, doubts: Sequence[str]):
+    def __init__(
+        self,
+        output: str,
+        connection: duckdb.DuckDBPyConnection,
+        files: RangeFiles,
+        pool: ThreadPoolExecutor,
+        doubts: Sequence[str],
+    ):
         self.connection, self.doubts = connection, tuple(doubts)
-        self._output, self._files = output, files
+        self._output, self._files, self._pool = output, files, pool
 
     def answers(self, sql: str) -> Iterator[Answer]:
         """Run the statements of a text, one after the other; use each answer before the next one is asked for.
@@ -65,19 +74,28 @@ class Session:
 
         def rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[Row]:
             while True:
-                with _telling(self._files, self._output):
-                    some = cursor.fetchmany(ROWS_AT_ONCE)
+                some = self._run(lambda: cursor.fetchmany(ROWS_AT_ONCE))
                 spent()
                 if not some:
                     return
                 yield from some
 
-        with _telling(self._files, self._output):
-            cursor = self.connection.execute(statement)
+        cursor = self._run(lambda: self.connection.execute(statement))
         spent()
         if statement.expected_result_type == [duckdb.ExpectedResultType.QUERY_RESULT]:
             answer.columns, answer.rows = [one[0] for one in cursor.description or ()], rows(cursor)
         return answer
+
+    def _run(self, work: Callable[[], T]) -> T:
+        # In another thread: this one may compute for DuckDB otherwise, and see no interrupt until the end.
+        with _telling(self._files, self._output):
+            running = self._pool.submit(work)
+            try:
+                return running.result()
+            except KeyboardInterrupt:
+                self.connection.interrupt()
+                wait([running])
+                raise
 
 
 @contextmanager
@@ -88,7 +106,7 @@ def open_session(output: str) -> Iterator[Session]:
     """
     runs, doubts = runs_to_query(output)
     files = RangeFiles(output, FOLDER)
-    with scratch() as local, database(local, "query") as connection:
+    with scratch() as local, database(local, "query") as connection, ThreadPoolExecutor(1) as pool:
         connection.register_filesystem(files)
         connection.execute(f"SET memory_limit = '{MEMORY}'; SET parquet_metadata_cache = true")
         connection.execute(f"SET threads = {max(LEAST_THREADS, os.cpu_count() or 1)}")
@@ -99,7 +117,7 @@ def open_session(output: str) -> Iterator[Session]:
         # From here on only files of the output can be opened, and RangeFiles opens none to write.
         connection.execute(f"SET allowed_directories = ['{FOLDER}://']; SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
-        yield Session(output, connection, files, doubts)
+        yield Session(output, connection, files, pool, doubts)
 
 
 @contextmanager
@@ -108,8 +126,6 @@ def _telling(files: RangeFiles, output: str) -> Iterator[None]:
     files.take_failed()
     try:
         yield
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
     except (duckdb.Error, OSError) as error:
         failed = files.take_failed()
         if failed is None or isinstance(failed, FileNotFoundError):

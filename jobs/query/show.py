@@ -43,7 +43,7 @@ def _table(columns: list[str], rows: Iterable[Row], target: TextIO) -> int:
     for column, number in zip(columns, numbers, strict=True):
         table.add_column(Text(printable(column)), justify="right" if number else "left", overflow="fold")
     for row in shown:
-        table.add_row(*(Text(printable(_text(value), WIDEST)) for value in row))
+        table.add_row(*(Text(_lines(_text(value))) for value in row))
     Console(file=target, highlight=False).print(table, markup=False)
     if next(remaining, None) is not None:
         note(f"only the first {ON_SCREEN} rows are shown; --format csv writes all, LIMIT asks for fewer")
@@ -86,6 +86,10 @@ _WRITERS: dict[str, Callable[[list[str], Iterable[Row], TextIO], int]] = {
     "json": _json,
     "markdown": _markdown,
 }
+
+
+def _lines(text: str) -> str:
+    return "\n".join(printable(line, WIDEST) for line in text.split("\n"))
 
 
 def _cell(text: str) -> str:

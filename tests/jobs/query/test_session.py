@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -253,6 +257,25 @@ def test_a_table_that_goes_meanwhile_or_is_damaged(tmp_path: Path) -> None:
     write_bytes(folder.results, b"PAR1 no table PAR1")
     with pytest.raises(AuditError, match=r"audit\.parquet"), open_session(str(tmp_path)):
         pass
+
+
+def test_a_table_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
+    """Footers and blocks are kept for the next question, but not those of a file that is another one by now."""
+    night = Night(LAST, rows=600)
+    write_night(str(tmp_path), night)
+    with open_session(str(tmp_path)) as session:
+        for seed in (0, 1, 2):
+            write_night(str(tmp_path), replace(night, seed=seed))
+            scores = [row["score"] for row in table(str(tmp_path)) if row["score"] is not None]
+            assert rows(session, "SELECT count(score), max(score) FROM results") == [(len(scores), max(scores))]
+
+
+def test_an_interrupt_ends_the_statement_only(session: Session) -> None:
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        rows(session, "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b")
+    assert rows(session, "SELECT 1") == [(1,)]
 
 
 def test_a_version_that_is_being_made_is_told_of(tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ def test_a_table_shows_what_names_say() -> None:
     assert "[red]*z*[/]" in "".join(text.split())
     assert "\x1b" not in text
     assert "┃ a" in text
+    plan = io.StringIO()
+    show("table", ["plan"], [("first\n  second",)], plan)
+    assert [line.strip("│ ") for line in plan.getvalue().splitlines()[3:5]] == ["first", "second"]
 
 
 def test_a_long_table_says_that_it_was_cut(capsys: pytest.CaptureFixture[str]) -> None:
