@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import duckdb
 
-from jobs.storage import filesystem, scratch
+from jobs.range_files import RangeFiles
+from jobs.storage import scratch
 from jobs.uris import is_local
 from manifests.database import database
 
@@ -16,10 +17,11 @@ from manifests.database import database
 def results_database(*uris: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB with bounded memory that reads local files and those of the storages of ``uris``.
 
-    DuckDB's own extension for S3 would have to be downloaded, and knows other credentials than the audit does.
+    DuckDB's own extension for S3 would have to be downloaded, and knows other credentials than the audit does. Nothing
+    can be written to those storages.
     """
     with scratch() as local, database(local, "results") as connection:
         for uri in uris:
             if not is_local(uri):
-                connection.register_filesystem(filesystem(uri))
+                connection.register_filesystem(RangeFiles(uri))
         yield connection

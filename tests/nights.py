@@ -7,6 +7,7 @@ for.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,7 +44,7 @@ class Night:
     """What is drawn. louder: by line, what its scores are multiplied with. failed, unknown, doubtful: shares of rows
     that failed, that are of no known product, that are routed otherwise than declared and so in review. pictures: so
     many of the worst rows have heatmap and overlay. images: URI below which the images would be; they are not written.
-    """
+    more: further columns of the manifest, each with the one value that all rows have."""
 
     run_date: str
     name: str = "audit"
@@ -58,6 +59,12 @@ class Night:
     bundle: str = "bundle"
     bundle_digest: str = "b" * 64
     thresholds: dict[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def extras(self) -> pa.Schema:
+        """The further columns of the manifest."""
+        return pa.schema([*EXTRAS, *(pa.field(name, pa.scalar(value).type) for name, value in self.more.items())])
 
 
 def calibration_scores(category: str, count: int = 200, seed: int = 7) -> list[float]:
@@ -166,12 +173,13 @@ def night_table(folder: RunFolder, night: Night) -> pa.Table:
         columns[column] = pa.array(paths, pa.string())
     for i in worst:
         _pictures(columns["heatmap_path"][i].as_py(), columns["overlay_path"][i].as_py(), score[i], threshold[i])
-    schema = result_schema(EXTRAS)
+    columns |= {name: pa.array([value] * count) for name, value in night.more.items()}
+    schema = result_schema(night.extras)
     table = pa.Table.from_arrays(
         [columns[one.name].cast(one.type) if one.name in columns else pa.nulls(count, one.type) for one in schema],
         schema=schema,
     )
-    return table.take(pc.sort_indices(table, [("category", "ascending"), ("line", "ascending")]))
+    return table.take(pc.sort_indices(table, [("line", "ascending"), ("category", "ascending")]))
 
 
 def _if(there: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> pa.Array:
@@ -212,7 +220,11 @@ def _record(folder: RunFolder, night: Night, counts: dict[str, Any], table: Path
         device="cpu",
         fingerprint="f" * 64,
         parts=parts | {"code": {}},
-        frozen={"rows": night.rows, "left_out": {}},
+        frozen={
+            "rows": night.rows,
+            "left_out": {},
+            "extras": base64.b64encode(night.extras.serialize().to_pybytes()).decode(),
+        },
         results=folder.results,
         created_at=began.isoformat(timespec="seconds"),
         finished_at=(began + timedelta(seconds=seconds)).isoformat(timespec="seconds"),

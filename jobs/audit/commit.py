@@ -40,12 +40,13 @@ def commit(
 ) -> dict[str, Any]:
     """Check that every manifest row is there exactly once, sort, publish by one atomic write; returns the counts.
 
-    Sorted by category, line, and then as in the manifest. retries: in turn, whose rows replace those of the same place
-    in the manifest. ours: called right before the publication, raises if the run is no longer ours. retrying: the last
-    of the retries is what is committed now, and not the run itself. redecide: makes of a shard's rows, error_map
-    included, what is published; None if they are published as they are. version: of the results. The digests of what
-    was published go into ``record``, which is the caller's to save. Raises AuditError if the run does not balance, or
-    shards are damaged: those that the same command can score again are removed first.
+    Sorted by line, category, and then as in the manifest: who asks for one line reads a part of the table. retries: in
+    turn, whose rows replace those of the same place in the manifest. ours: called right before the publication, raises
+    if the run is no longer ours. retrying: the last of the retries is what is committed now, and not the run itself.
+    redecide: makes of a shard's rows, error_map included, what is published; None if they are published as they are.
+    version: of the results. The digests of what was published go into ``record``, which is the caller's to save. Raises
+    AuditError if the run does not balance, or shards are damaged: those that the same command can score again are
+    removed first.
     """
     taken = sorted(RESERVED & set(frozen.extras.names))
     if taken:  # frozen when the results had no such column
@@ -74,7 +75,7 @@ def commit(
         counts = count_rows(connection)
         target = local / "published"
         ordered = connection.sql(
-            "SELECT * EXCLUDE (row) FROM rows ORDER BY category NULLS LAST, line NULLS LAST, row"
+            "SELECT * EXCLUDE (row) FROM rows ORDER BY line NULLS LAST, category NULLS LAST, row"
         ).to_arrow_reader(BATCH_ROWS)
         with pq.ParquetWriter(target, schema, compression="zstd", write_statistics=True) as writer:
             for batch in ordered:

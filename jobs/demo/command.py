@@ -20,6 +20,7 @@ from jobs.demo.server import s3_server
 from jobs.demo.verdict import compare
 from jobs.manifest.build import build_manifest
 from jobs.manifest.sources import SourceOptions
+from jobs.range_files import RangeFiles
 from jobs.storage import filesystem, listing, upload
 from jobs.terminal import note
 from jobs.terminal import output as console
@@ -117,7 +118,7 @@ def _cached(*weights: ResNet50_Weights | ResNet18_Weights) -> bool:
 
 def _connect() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
-    connection.register_filesystem(filesystem("s3://"))
+    connection.register_filesystem(RangeFiles("s3://"))
     return connection
 
 

@@ -70,9 +70,9 @@ def test_published_table_is_as_documented(run: tuple[Path, Outcome]) -> None:
         assert column.meaning
 
 
-def test_published_rows_are_sorted_by_category_and_line(run: tuple[Path, Outcome]) -> None:
+def test_published_rows_are_sorted_by_line_and_category(run: tuple[Path, Outcome]) -> None:
     rows = published(run[0]).to_pylist()
-    keys = [(r["category"] is None, r["category"] or "", r["line"]) for r in rows]
+    keys = [(r["line"], r["category"] is None, r["category"] or "") for r in rows]
     assert keys == sorted(keys)
 
 

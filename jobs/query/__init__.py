@@ -1,0 +1,1 @@
+"""Questions to the results of committed runs, in SQL: ``line-audit sql``."""
