@@ -25,6 +25,9 @@ from jobs.options import (
     InventoryDateOption,
     ManifestsOption,
     MapOption,
+    NotifyOn,
+    NotifyOnOption,
+    NotifyOption,
     PatternOption,
     Precision,
     PrecisionOption,
@@ -114,6 +117,8 @@ def audit(
     price: Annotated[
         float | None, typer.Option(min=0, help="Price of a node for an hour: plan and summary then tell the cost.")
     ] = None,
+    notify: NotifyOption = None,
+    notify_on: NotifyOnOption = NotifyOn.always,
     accept_code_change: AcceptOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
@@ -153,6 +158,8 @@ def audit(
         "fetch_threads": fetch_threads,
         "object_store_memory": object_store_memory and object_store_memory * 2**20,
         "price_per_node_hour": price,
+        "notify": tuple(notify or ()),
+        "notify_on": notify_on.value,
         "accept_code_change": accept_code_change,
         "max_failed": max_failed,
         "max_failed_per_category": max_failed_per_category,
@@ -174,6 +181,8 @@ def retry_failed(
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,
     fetch_threads: Annotated[int, typer.Option(min=1, max=256, help="Fetches at once in a load task.")] = 16,
+    notify: NotifyOption = None,
+    notify_on: NotifyOnOption = NotifyOn.always,
     accept_code_change: AcceptOption = False,
 ) -> None:
     """Score the rows of a run again whose error can pass (throttled, timeout, connection, access), as a new version."""
@@ -188,6 +197,8 @@ def retry_failed(
         "backbone_weights": backbone_weights,
         "backbone_form": form_of(backbone_form),
         "fetch_threads": fetch_threads,
+        "notify": tuple(notify or ()),
+        "notify_on": notify_on.value,
         "accept_code_change": accept_code_change,
     }
     raise typer.Exit(retry_command(run, settings))
@@ -206,11 +217,19 @@ def rethreshold(
     bundle: Annotated[str | None, typer.Option(help="Where the run's bundle is now, if it was moved.")] = None,
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,
+    notify: NotifyOption = None,
+    notify_on: NotifyOnOption = NotifyOn.always,
 ) -> None:
     """Decide the rows of a run again from their stored scores, without a model, as a new version."""
     from jobs.audit.command import rethreshold_command
 
-    settings = {"bundle": bundle, "backbone_weights": backbone_weights, "backbone_form": form_of(backbone_form)}
+    settings: dict[str, Any] = {
+        "bundle": bundle,
+        "backbone_weights": backbone_weights,
+        "backbone_form": form_of(backbone_form),
+        "notify": tuple(notify or ()),
+        "notify_on": notify_on.value,
+    }
     raise typer.Exit(rethreshold_command(run, threshold, settings))
 
 

@@ -39,12 +39,28 @@ class Format(StrEnum):
     inventory, prefix = "inventory", "prefix"
 
 
+class NotifyOn(StrEnum):
+    """What a notification is sent of: the end of every run, or what somebody should act upon."""
+
+    always, problems = "always", "problems"
+
+
 class Form(StrEnum):
     """Form of ResNet-50."""
 
     v15, v1 = "v1.5", "v1"
 
 
+NotifyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="File that gets a JSON summary when the command ends, a path or s3:// URI, or a webhook's address; one "
+        "that is a secret belongs into LINE_AUDIT_WEBHOOK of the environment. May be repeated."
+    ),
+]
+NotifyOnOption = Annotated[
+    NotifyOn, typer.Option(help="What to notify of: every end, or failures, exceeded budgets, drift and unusual rates.")
+]
 ManifestsOption = Annotated[
     list[str],
     typer.Option(

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -20,10 +21,12 @@ from jobs.audit import exits
 from jobs.audit.config import SUBMITTED, AuditConfig, BudgetError, ErrorBudget
 from jobs.audit.exits import AuditError, NothingNew, Stalled
 from jobs.audit.plan import Plan
+from jobs.audit.record import RunFolder
 from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import retry_failed
 from jobs.audit.run import Outcome, Watcher, audit, dry_run, exit_code
 from jobs.audit.summary import print_plan, print_rethreshold, print_retry, print_summary
+from jobs.notify.notifier import Notifier
 from jobs.terminal import complain, console, note
 from manifests.secrets import redacted
 
@@ -36,9 +39,11 @@ STALLED_SECONDS = 60.0
 def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float | None = None) -> int:
     """Run the audit from settings as typed, error budgets as text; returns the exit code.
 
-    began: when the command began, seconds since the epoch, for the figures of the run; None for now.
+    settings: ``notify`` and ``notify_on`` say whom to tell how it ended, the others are AuditConfig's. began: when the
+    command began, seconds since the epoch, for the figures of the run; None for now.
     """
     began = time.time() if began is None else began
+    notifier, settings = _notifier("audit", settings)
 
     def run(leaver: _Leaver) -> int:
         config = AuditConfig(**_budgets(settings))
@@ -47,31 +52,48 @@ def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float
             return exits.COMMITTED
         outcome = _with_progress(lambda watcher: audit(config, watcher), began, leaver)
         print_summary(config, outcome)
+        notifier.finished(outcome.record, outcome.code)
         return outcome.code
 
-    return _ended(run)
+    return _ended(run, None if dry_run else notifier)
 
 
 def retry_command(run: str, settings: dict[str, Any]) -> int:
-    """Score the rows of a run again whose error can pass; returns the exit code."""
+    """Score the rows of a run again whose error can pass; returns the exit code. settings: as of run_command."""
+    notifier, settings = _notifier("retry-failed", settings, run)
 
     def retry(leaver: _Leaver) -> int:
         outcome = _with_progress(lambda watcher: retry_failed(run, _budgets(settings), watcher), time.time(), leaver)
         print_retry(outcome)
+        if outcome.scored_shards + outcome.earlier_shards:
+            notifier.finished(outcome.record, outcome.code)
         return outcome.code
 
-    return _ended(retry)
+    return _ended(retry, notifier)
 
 
 def rethreshold_command(run: str, threshold: str, settings: dict[str, Any]) -> int:
-    """Decide the rows of a run again with other thresholds; returns the exit code."""
+    """Decide the rows of a run again with other thresholds; returns the exit code. settings: as of run_command."""
+    notifier, settings = _notifier("rethreshold", settings, run)
 
     def again(leaver: _Leaver) -> int:
         outcome = rethreshold(run, threshold, settings, note)
         print_rethreshold(outcome)
+        if outcome.scored_shards:
+            notifier.finished(outcome.record, outcome.code)
         return outcome.code
 
-    return _ended(again)
+    return _ended(again, notifier)
+
+
+def _notifier(command: str, settings: dict[str, Any], run: str | None = None) -> tuple[Notifier, dict[str, Any]]:
+    """Who is told, and the settings without that. run: URI of the folder of the run, if it is named."""
+    left = {name: value for name, value in settings.items() if name not in ("notify", "notify_on")}
+    notifier = Notifier(command, settings.get("notify") or (), settings.get("notify_on", "always"), note)
+    if run is not None:
+        with suppress(ValueError):  # the command says so
+            notifier.folder = RunFolder.at(run)
+    return notifier, left
 
 
 def _budgets(settings: dict[str, Any]) -> dict[str, Any]:
@@ -80,25 +102,31 @@ def _budgets(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {name: ErrorBudget.parse(text, options[name]) for name, text in typed.items()}
 
 
-def _ended(run: Callable[[_Leaver], int]) -> int:
-    """The exit code of what ``run`` does, and the person told why."""
-    leaver = _Leaver()
+def _ended(run: Callable[[_Leaver], int], notifier: Notifier | None) -> int:
+    """The exit code of what ``run`` does, and the person told why. notifier: who else is told, unless run tells."""
+    notifier = notifier or Notifier("", (), "never", note)
+    leaver = _Leaver(notifier)
     signal.signal(signal.SIGTERM, leaver.interrupt)
     try:
         return run(leaver)
     except ValidationError as error:
+        problems: list[str] = []
         for problem in error.errors():
             option = "--" + str(problem["loc"][0]).replace("_", "-")
             given, said = problem["input"], problem["msg"].removeprefix("Value error, ")
-            complain(redacted(f"{option} {', '.join(given) if isinstance(given, tuple) else given}: {said}"))
+            problems.append(redacted(f"{option} {', '.join(given) if isinstance(given, tuple) else given}: {said}"))
+            complain(problems[-1])
+        notifier.failed(exits.USAGE, "; ".join(problems))
         return exits.USAGE
     except KeyboardInterrupt:
         complain("interrupted; the same command resumes the run")
         console.print(f"exit status {exits.INTERRUPTED}: {exits.MEANING[exits.INTERRUPTED]}", markup=False)
         leaver.wanted.set()  # Ctrl-C did not
+        notifier.interrupted(GRACE_SECONDS / 4)
         return exits.INTERRUPTED
     except BudgetError as error:
         complain(str(error))
+        notifier.failed(exits.USAGE, str(error))
         return exits.USAGE
     except Exception as error:
         code = exit_code(error)
@@ -107,11 +135,13 @@ def _ended(run: Callable[[_Leaver], int]) -> int:
         if isinstance(error, NothingNew):
             note(redacted(error.message))
             leaver.stay()
+            notifier.nothing_new(error.message)
             return code
         complain(redacted(_message(error)))
         console.print(f"exit status {code}: {exits.MEANING[code]}", markup=False)
         if not isinstance(error, Stalled):
             leaver.stay()
+        notifier.failed(code, redacted(_message(error)))
         return code
 
 
@@ -129,6 +159,7 @@ def _with_progress(run: Callable[[Watcher], Outcome], began: float, leaver: _Lea
         task = progress.add_task("preparing", total=None, seen="")
 
         def planned(plan: Plan) -> None:
+            leaver.notifier.folder = plan.folder
             missing = set(plan.missing)
             done = sum(s.rows for s in plan.frozen.shards if s.index not in missing)
             progress.update(task, description="images", total=plan.frozen.rows, completed=done)
@@ -158,7 +189,8 @@ class _Leaver:
     A thread that is there before: a signal may come while another thread is being started, and that cannot be nested.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notifier: Notifier) -> None:
+        self.notifier = notifier
         self.wanted, self.timer = threading.Event(), threading.Timer(0, lambda: None)
         threading.Thread(target=self._wait, name="leaver", daemon=True).start()
 
@@ -186,6 +218,7 @@ class _Leaver:
 
     def _leave(self, code: int, message: str) -> None:
         complain(f"{message} (and the run does not end by itself)")
+        self.notifier.failed(code, message)
         os._exit(code)
 
 

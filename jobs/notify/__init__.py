@@ -1,0 +1,1 @@
+"""Telling others how a run ended: a JSON summary to a webhook or a file."""

@@ -1,0 +1,74 @@
+"""Delivery of a message: by HTTP POST, or as a file. Whether it arrives changes nothing of the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+import httpx
+
+from jobs.notify.message import Message
+from jobs.storage import write_bytes
+from jobs.uris import scheme_of
+
+WEBHOOK = "LINE_AUDIT_WEBHOOK"  # in the environment, because the addresses of webhooks are secrets
+WAITS = (1.0, 4.0)  # seconds, before the second attempt and the third
+PASSING = (408, 425, 429, 500, 502, 503, 504)
+
+
+def deliver(
+    message: Message,
+    targets: Sequence[str],
+    said: Callable[[str], None],
+    *,
+    timeout: float = 10.0,
+    waits: Sequence[float] = WAITS,
+) -> None:
+    """Send a message to each target: an address of HTTP, or the path or s3:// URI of a file, which is replaced.
+
+    said: told of each target that it did not reach, which is named without what may be secret. timeout: seconds for one
+    attempt. waits: before each further attempt at a webhook that is away or overloaded.
+    """
+    data = (message.model_dump_json(indent=2) + "\n").encode()
+    for target in targets:
+        try:
+            if scheme_of(target) in ("http", "https"):
+                _post(target, data, timeout, waits)
+            else:
+                write_bytes(target, data)
+        except Exception as error:  # told, and nothing more: the run has ended as it has
+            said(f"the notification did not reach {shown(target)}: {_why(error, target)}")
+
+
+def shown(target: str) -> str:
+    """A target as it may be written down: of a webhook the host only."""
+    if scheme_of(target) in ("http", "https"):
+        try:
+            return f"the webhook at {urlsplit(target).hostname}"
+        except ValueError:
+            return "a webhook whose address is none"
+    return target
+
+
+def _post(url: str, data: bytes, timeout: float, waits: Sequence[float]) -> None:
+    with httpx.Client(timeout=timeout, follow_redirects=False) as client:
+        for wait in (*waits, None):
+            try:
+                answer = client.post(url, content=data, headers={"content-type": "application/json"})
+            except httpx.TransportError:
+                if wait is None:
+                    raise
+            else:
+                if answer.status_code < 300:
+                    return
+                if wait is None or answer.status_code not in PASSING:
+                    raise RuntimeError(f"it answered {answer.status_code} {answer.reason_phrase}")
+            time.sleep(wait)
+
+
+def _why(error: Exception, target: str) -> str:
+    """What went wrong, without the address: its path may be a secret."""
+    if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
+        return type(error).__name__
+    return str(error).replace(target, shown(target)) or type(error).__name__
