@@ -25,3 +25,8 @@ def results_database(*uris: str) -> Iterator[duckdb.DuckDBPyConnection]:
             if not is_local(uri):
                 connection.register_filesystem(RangeFiles(uri))
         yield connection
+
+
+def table_name(uri: str) -> str:
+    """A file as read_parquet is to be given it, which would take some characters of its name for a pattern."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in uri)

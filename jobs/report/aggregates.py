@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from jobs.audit.record import RunFolder, RunRecord
+from jobs.database import table_name
 from jobs.report.grid import BIN_SQL, BINS, Histogram
 
 # Names come from manifests, which may have any number of them: the largest groups are kept, and how many are not.
@@ -118,7 +119,7 @@ class Aggregates(_Model):
 
 def view(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> None:
     """Make the view ``rows`` of a run's published table. Raises duckdb.Error if it is not there or damaged."""
-    connection.read_parquet(folder.results, hive_partitioning=False).create_view("rows", replace=True)
+    connection.read_parquet(table_name(folder.results), hive_partitioning=False).create_view("rows", replace=True)
 
 
 def aggregate(connection: duckdb.DuckDBPyConnection, record: RunRecord) -> Aggregates:

@@ -16,7 +16,7 @@ from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.results import DAMAGE
 from jobs.audit.write import shard_name
-from jobs.database import results_database
+from jobs.database import results_database, table_name
 from jobs.show.rows import PublishedRow
 from jobs.storage import read_bytes
 from jobs.uris import join
@@ -62,7 +62,8 @@ def _shard_in(parts: list[str], image_id: str) -> int | None:
     with results_database(*parts) as connection:
         try:
             found = connection.execute(
-                "SELECT shard FROM read_parquet(?, hive_partitioning = false) WHERE image_id = ?", [parts, image_id]
+                "SELECT shard FROM read_parquet(?, hive_partitioning = false) WHERE image_id = ?",
+                [[table_name(part) for part in parts], image_id],
             ).fetchone()
         except duckdb.Error as error:
             said = str(error).splitlines()[0][:200]

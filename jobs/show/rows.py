@@ -12,7 +12,7 @@ import duckdb
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder
-from jobs.database import results_database
+from jobs.database import results_database, table_name
 from jobs.storage import exists
 from manifests.schema import printable
 
@@ -106,7 +106,7 @@ def _read(folder: RunFolder, names: Sequence[str], uris: Iterable[str]) -> list[
     )
     with results_database(folder.results) as connection:
         try:
-            rows = connection.execute(sql, [folder.results, *names, *uris]).fetchall()
+            rows = connection.execute(sql, [table_name(folder.results), *names, *uris]).fetchall()
         except duckdb.Error as error:
             said = str(error).splitlines()[0][:200]
             raise AuditError(
