@@ -36,6 +36,7 @@ def _shared_root() -> Path:
 TOGETHER = ("jobs/audit", "faults", "anomaly_core", "bench")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for the groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked ``shared`` are skipped where the folder is absent. All tests of a module run in one process, and all
     of a folder of TOGETHER."""
