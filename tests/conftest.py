@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # No test is late: how long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None)
@@ -36,19 +38,28 @@ def _shared_root() -> Path:
 TOGETHER = ("jobs/audit", "faults", "anomaly_core", "bench")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks for the groups in a hook of its own
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``shared`` are skipped where the folder is absent. All tests of a module run in one process, and all
-    of a folder of TOGETHER."""
-    root = Path(__file__).parent
+def group(path: str) -> str:
+    """What runs in one process with a test module, given as a path below the project: itself, or its folder."""
+    return next((folder for folder in TOGETHER if path.startswith(f"tests/{folder}/")), path)
 
-    def group(item: pytest.Item) -> str:
-        where = item.path.relative_to(root).as_posix()
-        return next((folder for folder in TOGETHER if where.startswith(f"{folder}/")), where)
 
-    items.sort(key=lambda item: TOGETHER.index(group(item)) if group(item) in TOGETHER else len(TOGETHER))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+class InGroups(LoadScopeScheduling):
+    """Gives a process all tests of a group, then all of the next one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid.partition("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> InGroups:
+    """Of ``--numprocesses``."""
+    return InGroups(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked ``shared`` are skipped where the folder is absent. Groups are in the order of TOGETHER."""
+    ranks = {folder: rank for rank, folder in enumerate(TOGETHER)}
+    items.sort(key=lambda item: ranks.get(group(item.nodeid.partition("::")[0]), len(TOGETHER)))
     if shared_root() is None:
         for item in items:
             if item.get_closest_marker("shared"):
