@@ -241,7 +241,7 @@ def test_lines_that_cannot_be_read_are_rows_with_a_problem(tmp_path: Path) -> No
         '"plant","b".png",' + ",".join(fields[2:]) + "\n",
     ]
     text = "".join(lines).encode() + good.replace("a.png", "M\xfc.png").encode("latin-1") + good.encode()
-    found = reader(tmp_path, "CSV", [gzip.compress(text)])
+    found = reader(tmp_path, "CSV", [gzip.compress(text, mtime=0)])
     seen = [(each["uri"], each["problem_code"], each["problem_message"]) for each in rows(found)]
     shown = [(uri, code, (message or "")[:52]) for uri, code, message in seen]
     assert shown == [
