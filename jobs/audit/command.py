@@ -43,7 +43,7 @@ def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float
     command began, seconds since the epoch, for the figures of the run; None for now.
     """
     began = time.time() if began is None else began
-    notifier, settings = _notifier("audit", settings)
+    notifier, settings = _notifier("audit", settings | ({"notify_on": "never"} if dry_run else {}))
 
     def run(leaver: _Leaver) -> int:
         config = AuditConfig(**_budgets(settings))
@@ -55,7 +55,7 @@ def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float
         notifier.finished(outcome.record, outcome.code)
         return outcome.code
 
-    return _ended(run, None if dry_run else notifier)
+    return _ended(run, notifier)
 
 
 def retry_command(run: str, settings: dict[str, Any]) -> int:
@@ -102,9 +102,8 @@ def _budgets(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {name: ErrorBudget.parse(text, options[name]) for name, text in typed.items()}
 
 
-def _ended(run: Callable[[_Leaver], int], notifier: Notifier | None) -> int:
+def _ended(run: Callable[[_Leaver], int], notifier: Notifier) -> int:
     """The exit code of what ``run`` does, and the person told why. notifier: who else is told, unless run tells."""
-    notifier = notifier or Notifier("", (), "never", note)
     leaver = _Leaver(notifier)
     signal.signal(signal.SIGTERM, leaver.interrupt)
     try:

@@ -23,7 +23,7 @@ from jobs.audit.redecide import redecide
 from jobs.audit.retry import begin_version, config_of
 from jobs.audit.run import Outcome, judged, tidy
 from jobs.bundles import read_bundle
-from jobs.report.make import report_at_commit
+from jobs.report.at_commit import report_at_commit
 from jobs.storage import read_bytes
 from jobs.uris import normal
 from manifests.freeze import FrozenManifest

@@ -29,7 +29,7 @@ from jobs.audit.record import RunFolder, RunRecord, Unfinished, now
 from jobs.audit.redecide import redecide
 from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, tidy
 from jobs.audit.work import work
-from jobs.report.make import report_at_commit
+from jobs.report.at_commit import report_at_commit
 from jobs.storage import copy, exists, read_bytes, reading, scratch, write_bytes
 from jobs.uris import join
 from manifests.freeze import FrozenManifest, read_shard, refreeze
@@ -128,9 +128,8 @@ def _retried(
         }
     )
     record.unfinished = None
-    report = report_at_commit(
-        folder, record, config.bundle, lock.check, watcher.said
-    )  # before the record, as an audit's
+    # Before the record, as an audit's.
+    report = report_at_commit(folder, record, config.bundle, lock.check, watcher.said)
     lock.check()
     record.save(folder)
     done = len(plan.frozen.shards) - len(plan.missing)

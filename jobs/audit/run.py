@@ -39,7 +39,7 @@ from jobs.audit.stages import cluster_device
 from jobs.audit.work import work
 from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import joins_cluster, ray_session
-from jobs.report.make import report_at_commit
+from jobs.report.at_commit import report_at_commit
 from jobs.storage import exists, scratch, sweep, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import parent

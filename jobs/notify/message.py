@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.audit import exits
 from jobs.audit.record import RunFolder, RunRecord, now
-from jobs.report.findings import Findings, Verdict
+from jobs.report.verdict import Verdict
 from jobs.storage import read_bytes
 from jobs.storage_errors import StorageAccessError
 from manifests.secrets import redacted
+
+if TYPE_CHECKING:
+    from jobs.report.findings import Findings
 
 Event = Literal["finished", "nothing_new", "failed", "interrupted"]
 
@@ -121,6 +124,8 @@ def ended(command: str, event: Event, code: int, reason: str, folder: RunFolder 
 
 def _findings(folder: RunFolder, record: RunRecord) -> tuple[Findings | None, str]:
     """The findings of the published version, or why there are none."""
+    from jobs.report.findings import Findings  # here: an interrupted command has no second to wait for it
+
     try:
         found = Findings.model_validate_json(read_bytes(folder.report_json))
     except (FileNotFoundError, ValidationError, StorageAccessError) as error:

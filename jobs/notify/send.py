@@ -12,7 +12,6 @@ from jobs.notify.message import Message
 from jobs.storage import write_bytes
 from jobs.uris import scheme_of
 
-WEBHOOK = "LINE_AUDIT_WEBHOOK"  # in the environment, because the addresses of webhooks are secrets
 WAITS = (1.0, 4.0)  # seconds, before the second attempt and the third
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 
@@ -23,18 +22,18 @@ def deliver(
     said: Callable[[str], None],
     *,
     timeout: float = 10.0,
-    waits: Sequence[float] = WAITS,
+    waits: Sequence[float] | None = None,
 ) -> None:
     """Send a message to each target: an address of HTTP, or the path or s3:// URI of a file, which is replaced.
 
     said: told of each target that it did not reach, which is named without what may be secret. timeout: seconds for one
-    attempt. waits: before each further attempt at a webhook that is away or overloaded.
+    attempt. waits: before each further attempt at a webhook that is away or overloaded, None for WAITS.
     """
     data = (message.model_dump_json(indent=2) + "\n").encode()
     for target in targets:
         try:
             if scheme_of(target) in ("http", "https"):
-                _post(target, data, timeout, waits)
+                _post(target, data, timeout, WAITS if waits is None else waits)
             else:
                 write_bytes(target, data)
         except Exception as error:  # told, and nothing more: the run has ended as it has

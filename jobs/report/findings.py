@@ -15,12 +15,11 @@ from jobs.report.control import NIGHTS_NEEDED
 from jobs.report.names import of_group, of_shift
 from jobs.report.rates import Rates
 from jobs.report.shifts import Calibration, Shifts
+from jobs.report.verdict import Verdict
 
 # Earlier nights that a report is held against, unless another number is asked for.
 NIGHTS = 30
 NAMED = 3  # examples in a sentence
-
-Verdict = Literal["quiet", "watch", "alarm"]
 
 
 class Findings(BaseModel):

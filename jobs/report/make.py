@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobs.audit.record import RunFolder, RunRecord
@@ -15,7 +14,6 @@ from jobs.report.gallery import tiles
 from jobs.report.history import history
 from jobs.report.page import page
 from jobs.storage import write_bytes
-from manifests.secrets import redacted
 
 
 @dataclass(frozen=True)
@@ -44,33 +42,3 @@ def write_report(folder: RunFolder, report: Report) -> None:
     """Write both files. Raises StorageAccessError."""
     write_bytes(folder.report_json, (report.findings.model_dump_json() + "\n").encode())
     write_bytes(folder.report, report.page.encode())
-
-
-def report_at_commit(
-    folder: RunFolder, record: RunRecord, bundle: str, ours: Callable[[], None], said: Callable[[str], None]
-) -> str | None:
-    """Make and write the report of results that were published, whatever happens to it: they stand without it.
-
-    ours: raises if the run is no longer ours; that alone ends the run. said: told why there is no report. Returns its
-    URI, or None if there is none.
-    """
-    try:
-        report = make_report(folder, record, bundle)
-    except Exception as error:  # of a page for people; told, and the run goes on
-        said(_failed(folder, record, error))
-        return None
-    ours()
-    try:
-        write_report(folder, report)
-    except Exception as error:  # likewise
-        said(_failed(folder, record, error))
-        return None
-    return folder.report
-
-
-def _failed(folder: RunFolder, record: RunRecord, error: Exception) -> str:
-    problem = redacted(f"{type(error).__name__}: {error}")[:500]
-    return (
-        f"the results are published, but version {record.version} of them has no report ({problem}); "
-        f"line-audit report {folder.uri} makes it"
-    )

@@ -16,8 +16,8 @@ from jobs.audit.exits import AuditError, NothingNew
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.run import Outcome, Watcher
 from jobs.notify.message import finished
-from jobs.notify.notifier import Notifier
-from jobs.notify.send import WEBHOOK, deliver
+from jobs.notify.notifier import WEBHOOK, Notifier
+from jobs.notify.send import deliver
 from jobs.report.make import make_report, write_report
 from jobs.storage import read_bytes
 from tests.nights import LINES, Night, write_night
@@ -248,7 +248,7 @@ def test_nobody_there_changes_nothing_and_the_next_target_is_told(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("jobs.notify.notifier.WAITS", ())
+    monkeypatch.setattr("jobs.notify.send.WAITS", ())
     file, taken = tmp_path / "last.json", tmp_path / "folder"
     taken.mkdir()
     targets = (f"http://127.0.0.1:1/{SECRET}", f"https://[{SECRET}", str(taken), str(file))

@@ -1,0 +1,7 @@
+"""What a report comes to, in a word: apart from the statistics that find it, which take a second to import."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Verdict = Literal["quiet", "watch", "alarm"]
