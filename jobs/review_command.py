@@ -5,16 +5,15 @@ from __future__ import annotations
 from jobs.commands import ended
 from jobs.escapes import Estimate, told
 from jobs.review import import_verdicts, make_queue
-from jobs.terminal import note
-from jobs.terminal import output as console
+from jobs.terminal import note, say
 
 
 def queue_command(run: str, nearest: int, random: int, target: str) -> int:
     """Write the queue; returns the exit code."""
 
     def write() -> None:
-        _say(f"review queue: {make_queue(run, nearest, random, target)}")
-        _say("write good or defective into its column verdict, then: line-audit review import")
+        say(f"review queue: {make_queue(run, nearest, random, target)}")
+        say("write good or defective into its column verdict, then: line-audit review import")
 
     return ended(write)
 
@@ -27,10 +26,6 @@ def import_command(run: str, file: str, queue: str | None) -> int:
 def print_estimate(found: Estimate) -> None:
     """What the verdicts say, on the terminal."""
     for line in told(found):
-        _say(line)
+        say(line)
     for remark in found.remarks:
         note(remark)
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)

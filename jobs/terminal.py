@@ -25,6 +25,11 @@ def note(message: str) -> None:
     console.print(f"[yellow]note:[/] {_plain(message)}", soft_wrap=True)
 
 
+def say(text: str) -> None:
+    """A line of the answer, on standard output. As text, not markup, and not broken."""
+    output.print(text, markup=False, soft_wrap=True)
+
+
 def print_tables(tables: Iterable[tuple[str, list[str], list[list[str]]]]) -> None:
     """Title, headings and cells of each table, on standard output. As text, not markup: names come from others."""
     from manifests.schema import printable  # Arrow, which --help does not wait for

@@ -56,7 +56,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> InGroup
     return InGroups(config, log)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked ``shared`` are skipped where the folder is absent. Groups are in the order of TOGETHER."""
     ranks = {folder: rank for rank, folder in enumerate(TOGETHER)}
     items.sort(key=lambda item: ranks.get(group(item.nodeid.partition("::")[0]), len(TOGETHER)))

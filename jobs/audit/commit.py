@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jobs.audit.digests import DigestList
 from jobs.audit.exits import FAILED, USAGE, AuditError
 from jobs.audit.record import FileDigest, Published, RunFolder, RunRecord
-from jobs.audit.results import DAMAGE, RESERVED, as_current, file_metadata, result_schema
+from jobs.audit.results import DAMAGE, DUPLICATE_SQL, RESERVED, as_current, file_metadata, result_schema
 from jobs.audit.review import write_queue
 from jobs.audit.write import shard_name
 from jobs.storage import delete, read_bytes, scratch, upload
@@ -197,7 +197,6 @@ def count_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
     # A row that failed before it was routed belongs to the category that the manifest says.
     named = "coalesce(declared_category, category, '')"
-    duplicate = "error_stage = 'manifest' AND error_code = 'duplicate'"
     scored = "category IS NOT NULL AND status = 'scored'"
     return {
         "rows": sum(pairs("SELECT 'rows', count(*) FROM rows").values()),
@@ -208,7 +207,7 @@ def count_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         ),
         "rows_by_category": pairs(f"SELECT {named}, count(*) FROM rows GROUP BY 1 ORDER BY 1"),
         "failed_by_category": pairs(
-            f"SELECT {named}, count(*) FROM rows WHERE status = 'failed' AND NOT ({duplicate}) GROUP BY 1 ORDER BY 1"
+            f"SELECT {named}, count(*) FROM rows WHERE status = 'failed' AND NOT {DUPLICATE_SQL} GROUP BY 1 ORDER BY 1"
         ),
         "scored_by_category": pairs(f"SELECT category, count(*) FROM rows WHERE {scored} GROUP BY 1 ORDER BY 1"),
         "anomalous_by_category": pairs(

@@ -83,6 +83,8 @@ SHARD_ONLY = (
     Column("row", _L, False, "position in the manifest, from 0"),
     Column("error_map", pa.list_(pa.float16(), 28 * 28), True, "error map, 28 x 28, row by row"),
 )
+# In SQL: a row that failed because another one has its image_id. Never null.
+DUPLICATE_SQL = "((error_stage = 'manifest' AND error_code = 'duplicate') IS TRUE)"
 # A run that was disturbed and resumed may differ from an undisturbed one in these, and in no other.
 VOLATILE = ("scored_at", "attempts", "render_error")
 VERSIONS = tuple(str(version) for version in range(1, int(SCHEMA_VERSION) + 1))

@@ -11,6 +11,7 @@ from jobs.audit.record import RunFolder
 from jobs.audit.run import Outcome, Preview
 from jobs.manifest.left_out import told
 from jobs.terminal import output as console
+from jobs.terminal import say
 from jobs.uris import is_local, join
 
 
@@ -37,7 +38,6 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
         for code, number in counts["failed_by_code"].items():
             failures.add_row(code, str(number))
         console.print(failures)
-    say = lambda text: console.print(text, markup=False, soft_wrap=True)  # noqa: E731
     failed = counts["status"].get("failed", 0)
     say(f"{counts['rows']:,} images: {counts['status'].get('scored', 0):,} scored, {failed:,} failed")
     if left_out := told(record.frozen.get("left_out", {})):
@@ -64,7 +64,6 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
 def print_retry(outcome: Outcome) -> None:
     """What a retry made of the failed rows, on the terminal."""
     record = outcome.record
-    say = lambda text: console.print(text, markup=False, soft_wrap=True)  # noqa: E731
     if not outcome.scored_shards + outcome.earlier_shards:
         say(f"exit status {outcome.code}: {record.exit_reason}")
         return
@@ -80,7 +79,6 @@ def print_retry(outcome: Outcome) -> None:
 def print_rethreshold(outcome: Outcome) -> None:
     """What other thresholds made of the decisions, on the terminal."""
     record = outcome.record
-    say = lambda text: console.print(text, markup=False, soft_wrap=True)  # noqa: E731
     if not outcome.scored_shards:
         say("these are the thresholds that the run is decided with; nothing to do")
         say(f"exit status {outcome.code}: {record.exit_reason}")

@@ -13,7 +13,7 @@ from jobs.compare.run import Comparison, Question, Settings, compare
 from jobs.compare.side import Loaded, Side
 from jobs.compare.tables import about, sentences, tables
 from jobs.storage import write_bytes
-from jobs.terminal import output, print_tables
+from jobs.terminal import print_tables, say
 from jobs.uris import normal
 from manifests.schema import printable
 
@@ -79,4 +79,4 @@ def _print(found: Comparison, html: str | None) -> None:
 
 
 def _say(text: str) -> None:
-    output.print(printable(text, 4000), markup=False, soft_wrap=True)
+    say(printable(text, 4000))

@@ -14,7 +14,7 @@ from jobs.audit.commit import BATCH_ROWS, fill
 from jobs.audit.committed import committed, run_folder
 from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder, RunRecord
-from jobs.audit.results import COLUMNS, DAMAGE, SCHEMA_VERSION, VERSION_KEY, VERSIONS
+from jobs.audit.results import COLUMNS, DAMAGE, DUPLICATE_SQL, SCHEMA_VERSION, VERSION_KEY, VERSIONS
 from jobs.storage import reading
 
 DECISIONS = ("normal", "anomalous", "review", "failed")
@@ -24,8 +24,6 @@ _READ = (
     "score", "threshold", "margin", "decision", "overlay_path",
 )  # fmt: skip
 _SCHEMA = pa.schema([next(column.field for column in COLUMNS if column.name == name) for name in _READ])
-# A duplicate has the image_id of its first row, and is no image: it would multiply joins and dilute rates.
-_DUPLICATE = "(error_stage = 'manifest' AND error_code = 'duplicate') IS TRUE"
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,10 @@ def load(connection: duckdb.DuckDBPyConnection, name: str, side: Side) -> Loaded
         raise AuditError(
             exits.FAILED, f"{side.table}: the table cannot be read ({first}); line-audit verify tells what is damaged"
         ) from error
+    # A duplicate has the image_id of its first row, and is no image: it would multiply joins and dilute rates.
     connection.execute(
         f"CREATE VIEW {name} AS SELECT *, coalesce(category, declared_category, '') AS grp FROM all_{name} "
-        f"WHERE NOT {_DUPLICATE}"
+        f"WHERE NOT {DUPLICATE_SQL}"
     )
     _check_unique(connection, name, side)
     counted = dict(connection.execute(f"SELECT decision, count(*) FROM {name} GROUP BY 1").fetchall())

@@ -19,7 +19,7 @@ from jobs.manifest.tables import first_problems, inspection_tables, plain, probl
 from jobs.manifest.write import Written, write_sample
 from jobs.storage import scratch, upload
 from jobs.storage_errors import StorageAccessError
-from jobs.terminal import complain, note
+from jobs.terminal import complain, note, say
 from jobs.terminal import output as console
 from jobs.uris import normal
 from manifests.filters import Filters, parse_sample
@@ -102,9 +102,9 @@ def inspect_command(asked: Asked, most: int, *, as_json: bool) -> int:
             return exits.COMMITTED
         for table in inspection_tables(found):
             console.print(table)
-        _say(f"{found.rows:,} rows, {found.rows - found.good:,} of them bad")
+        say(f"{found.rows:,} rows, {found.rows - found.good:,} of them bad")
         if left_out := told(found.left_out):
-            _say(f"left out: {left_out}")
+            say(f"left out: {left_out}")
         return exits.COMMITTED
 
     return _guarded(work)
@@ -128,7 +128,7 @@ def validate_command(asked: Asked, show: int, *, as_json: bool) -> int:
             for table in (problem_counts(found), first_problems(found)):
                 if table.rows:
                     console.print(table)
-            _say(f"{found.rows:,} rows, {bad:,} of them bad" if bad else f"{found.rows:,} rows, all of them good")
+            say(f"{found.rows:,} rows, {bad:,} of them bad" if bad else f"{found.rows:,} rows, all of them good")
         return exits.BUDGET_EXCEEDED if bad else exits.COMMITTED
 
     return _guarded(work)
@@ -154,7 +154,7 @@ def diff_command(asked: Asked, output: str | None, *, as_json: bool) -> int:
             table.add_row(plain(line) or "of no line", *(f"{counts[change]:,}" for change in CHANGES))
         if table.rows:
             console.print(table)
-        _say(f"{found.new:,} new, {found.gone:,} gone, {found.changed:,} changed, {found.same:,} the same")
+        say(f"{found.new:,} new, {found.gone:,} gone, {found.changed:,} changed, {found.same:,} the same")
         if any(found.bad):
             note(f"bad rows are not compared: {found.bad[0]:,} of the first manifest, {found.bad[1]:,} of the second")
         return exits.COMMITTED
@@ -184,7 +184,7 @@ def _guarded(work: Callable[[], int]) -> int:
 def _written(found: Written, output: str, size: str) -> int:
     if left_out := told(found.left_out):
         note(f"left out: {left_out}")
-    _say(f"{found.rows:,} images{size}: {output}")
+    say(f"{found.rows:,} images{size}: {output}")
     if not found.bad:
         return exits.COMMITTED
     complain(
@@ -192,7 +192,3 @@ def _written(found: Written, output: str, size: str) -> int:
         "line-audit manifest validate shows all of them"
     )
     return exits.BUDGET_EXCEEDED
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)

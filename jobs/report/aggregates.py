@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from jobs.audit.record import RunFolder, RunRecord
+from jobs.audit.results import DUPLICATE_SQL
 from jobs.database import table_name
 from jobs.report.grid import BIN_SQL, BINS, Histogram
 
@@ -24,7 +25,6 @@ CATEGORY_SQL = (
     "CASE status WHEN 'failed' THEN coalesce(declared_category, category, '') "
     "ELSE coalesce(category, declared_category, '') END"
 )
-DUPLICATE_SQL = "(error_stage = 'manifest' AND error_code = 'duplicate')"
 
 Kind = Literal["category", "line", "camera"]
 # What a group of each kind is named by. Lines have cameras of the same name, and those are others.

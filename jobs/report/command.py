@@ -10,7 +10,7 @@ from jobs.audit.exits import AuditError
 from jobs.audit.lock import RunLock
 from jobs.commands import ended
 from jobs.report.make import make_report, write_report
-from jobs.terminal import output as console
+from jobs.terminal import say
 from manifests.secrets import redacted
 
 
@@ -28,13 +28,9 @@ def report_command(run: str, bundle: str | None, nights: int) -> int:
                 raise AuditError(exits.FAILED, said) from error
             lock.check()
             write_report(folder, made)
-        _say(f"run {record.run_id}, version {record.version}: {made.findings.verdict}")
+        say(f"run {record.run_id}, version {record.version}: {made.findings.verdict}")
         for sentence in made.findings.sentences:
-            _say(f"  {sentence}")
-        _say(f"report: {folder.report}")
+            say(f"  {sentence}")
+        say(f"report: {folder.report}")
 
     return ended(report)
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)

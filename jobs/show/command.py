@@ -14,8 +14,7 @@ from jobs.show.maps import error_map
 from jobs.show.pictures import turned_upright, write_pictures
 from jobs.show.rows import PublishedRow, find_rows
 from jobs.storage import filesystem
-from jobs.terminal import note
-from jobs.terminal import output as console
+from jobs.terminal import note, say
 from jobs.uris import normal
 from manifests.schema import MAX_URI, printable
 
@@ -49,17 +48,17 @@ def _show(settings: Settings) -> None:
     def upright() -> bool:
         return turned_upright(record, settings.bundle)
 
-    _say(f"run {record.run_id}, version {record.version} of the results")
+    say(f"run {record.run_id}, version {record.version} of the results")
     for row in rows:
-        _say("")
+        say("")
         for name, value in _told(row):
-            _say(f"{name:<13} {value}")
+            say(f"{name:<13} {value}")
         if row.score is None:
             note(f"{row.image_id}: it has no score, so there is no error map and no picture of one")
             continue
         made = write_pictures(row, error_map(folder, record, row), record, upright, target)
         for file in made.files:
-            _say(f"{'written':<13} {file}")
+            say(f"{'written':<13} {file}")
         if made.without_image is not None:
             note(f"{row.image_id}: {made.without_image}; only its heatmap was made")
 
@@ -91,7 +90,3 @@ def _told(row: PublishedRow) -> Iterator[tuple[str, str]]:
 
 def _text(value: str | None) -> str:
     return "-" if value is None else printable(value, MAX_URI)
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)

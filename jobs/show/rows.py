@@ -12,6 +12,7 @@ import duckdb
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder
+from jobs.audit.results import DUPLICATE_SQL
 from jobs.database import results_database, table_name
 from jobs.storage import exists
 from manifests.schema import printable
@@ -102,7 +103,7 @@ def _read(folder: RunFolder, names: Sequence[str], uris: Iterable[str]) -> list[
     conditions = " OR ".join(["starts_with(image_id, ?)"] * len(names) + ["uri = ?"] * len(list(uris)))
     sql = (
         f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false) WHERE ({conditions}) "
-        "AND NOT (coalesce(error_stage, '') = 'manifest' AND coalesce(error_code, '') = 'duplicate') ORDER BY image_id"
+        f"AND NOT {DUPLICATE_SQL} ORDER BY image_id"
     )
     with results_database(folder.results) as connection:
         try:

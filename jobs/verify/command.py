@@ -9,9 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.audit import exits
-from jobs.audit.exits import AuditError
-from jobs.storage_errors import StorageAccessError
-from jobs.terminal import complain
+from jobs.commands import ended
 from jobs.terminal import output as console
 from jobs.verify.run import Report, Settings, verify
 
@@ -20,19 +18,18 @@ _STYLE = {"ok": "green", "failed": "bold red", "not checked": "yellow"}
 
 def verify_command(settings: Settings, *, as_json: bool = False) -> int:
     """Verify a run; returns the exit code: 0 all holds, 1 something does not, 2 usage, 4 storage."""
-    try:
+
+    def work() -> int:
         report = verify(settings)
-    except AuditError as error:
-        complain(error.message)
-        return error.code
-    except StorageAccessError as error:
-        complain(str(error))
-        return exits.NO_ACCESS
-    if as_json:
-        print(json.dumps({"run": report.run_id, "uri": report.uri, "holds": report.holds, "checks": _plain(report)}))
-    else:
-        _print(report)
-    return exits.COMMITTED if report.holds else exits.FAILED
+        if as_json:
+            print(
+                json.dumps({"run": report.run_id, "uri": report.uri, "holds": report.holds, "checks": _plain(report)})
+            )
+        else:
+            _print(report)
+        return exits.COMMITTED if report.holds else exits.FAILED
+
+    return ended(work)
 
 
 def _plain(report: Report) -> list[dict[str, object]]:
