@@ -29,6 +29,7 @@ from jobs.options import (
     NotifyOnOption,
     NotifyOption,
     PatternOption,
+    Placing,
     Precision,
     PrecisionOption,
     SampleOption,
@@ -105,6 +106,22 @@ def audit(
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,
     scorers: Annotated[int | None, typer.Option(min=1, help="Scorer processes at most (default: by machine).")] = None,
+    extractors: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Extracting actors at most (default: by machine). Of a cluster, as many GPUs are waited for.",
+        ),
+    ] = None,
+    load_cpus: Annotated[
+        int | None, typer.Option(min=1, help="CPUs for loading that a cluster is asked for, and waited for.")
+    ] = None,
+    node_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for them; then the run goes on with what is there.")
+    ] = 900.0,
+    placement: Annotated[
+        Placing, typer.Option(help="Whether nodes work by their label line-audit/pool (auto: if a node has one).")
+    ] = Placing.auto,
     scoring: Annotated[Scoring, typer.Option(help="Where autoencoders run.")] = Scoring.actors,
     micro_batch: Annotated[
         int | None, typer.Option(min=1, help="Images that go through the models at once (default: by device).")
@@ -153,6 +170,10 @@ def audit(
         "backbone_weights": backbone_weights,
         "backbone_form": form_of(backbone_form),
         "scorers": scorers,
+        "extractors": extractors,
+        "load_cpus": load_cpus,
+        "node_timeout": node_timeout,
+        "placement": placement.value,
         "scoring": scoring.value,
         "micro_batch": micro_batch,
         "fetch_threads": fetch_threads,

@@ -32,6 +32,12 @@ class Scoring(StrEnum):
     actors, extractor = "actors", "extractor"
 
 
+class Placing(StrEnum):
+    """Which nodes work for which stages: by their labels, if a node has one, or any for all."""
+
+    auto, pools, anywhere = "auto", "pools", "anywhere"
+
+
 class Format(StrEnum):
     """Format of a manifest: of a file, an S3 Inventory, or what lies below a prefix."""
 

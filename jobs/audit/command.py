@@ -24,8 +24,9 @@ from jobs.audit.plan import Plan
 from jobs.audit.record import RunFolder
 from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import retry_failed
-from jobs.audit.run import Outcome, Watcher, audit, dry_run, exit_code
+from jobs.audit.run import Outcome, audit, dry_run, exit_code
 from jobs.audit.summary import print_plan, print_rethreshold, print_retry, print_summary
+from jobs.audit.watcher import Watcher
 from jobs.notify.notifier import Notifier
 from jobs.terminal import complain, console, note
 from manifests.secrets import redacted

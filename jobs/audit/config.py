@@ -113,6 +113,10 @@ class AuditConfig(BaseModel):
     decode_timeout: float = Field(default=30.0, gt=0, le=3600)
     stall_timeout: float = Field(default=1800.0, gt=0)
     scorers: int | None = Field(default=None, ge=1)
+    extractors: int | None = Field(default=None, ge=1)
+    load_cpus: int | None = Field(default=None, ge=1)
+    node_timeout: float = Field(default=900.0, ge=0)
+    placement: Literal["auto", "pools", "anywhere"] = "auto"
     scoring: Literal["actors", "extractor"] = "actors"
     price_per_node_hour: float | None = Field(default=None, ge=0)
     object_store_memory: int | None = Field(default=None, ge=256 * 2**20)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
+import ray
+
+LOADING = ("load", "write")  # stages of the nodes for loading
 FULL = 0.85  # of a resource in use: it is what limits
 # Of a shard's time with an extractor that is not busy, spent on waiting for scorers: they limit.
 WAITING = 0.5
+NODE_DIGITS = 8
 
 
 @dataclass(frozen=True)
 class Spent:
     """Of a stage: seconds of its calls, CPU seconds of its processes meanwhile, seconds of waiting for the next stage,
-    images, and when (seconds since the epoch) the first call began and the last ended."""
+    images, and when (seconds since the epoch) the first call began and the last ended. nodes: images by node."""
 
     wall: float
     cpu: float
@@ -24,6 +30,7 @@ class Spent:
     rows: int
     begin: float
     end: float
+    nodes: Counter[str] = field(default_factory=Counter)
 
     def __add__(self, other: Spent) -> Spent:
         return Spent(
@@ -33,7 +40,14 @@ class Spent:
             self.rows + other.rows,
             min(self.begin, other.begin),
             max(self.end, other.end),
+            self.nodes + other.nodes,
         )
+
+
+@cache
+def this_node() -> str:
+    """The first digits of the id of the Ray node that this process runs on; empty outside Ray."""
+    return ray.get_runtime_context().get_node_id()[:NODE_DIGITS] if ray.is_initialized() else ""
 
 
 class ProcessorTime:
@@ -63,13 +77,16 @@ class Meter:
     def read(self, rows: int, waited: float = 0.0) -> Spent:
         """What was spent since."""
         wall, cpu = time.monotonic() - self.wall, self.processor_time.since()
-        return Spent(wall, cpu, waited, rows, self.begin, time.time())
+        return Spent(wall, cpu, waited, rows, self.begin, time.time(), Counter({this_node(): rows}))
 
 
 @dataclass(frozen=True)
 class Machine:
     """What the stages shared: nodes, CPUs and GPUs in all, shards that are extracted side by side, the device of the
-    models, and whether the extracting actors score too."""
+    models, and whether the extracting actors score too.
+
+    load_cpus: of the nodes that load and write, where others hold the models; else None. pools: of the nodes, by id.
+    """
 
     nodes: int
     cpus: float
@@ -77,6 +94,8 @@ class Machine:
     extracted_at_once: int
     device: str
     own_scorers: bool = False
+    load_cpus: float | None = None
+    pools: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,13 +115,16 @@ def analyse(spent: Mapping[str, Spent], machine: Machine) -> Analysis | None:
     seconds = extract.end - extract.begin
     whole = max(one.end for one in spent.values()) - min(one.begin for one in spent.values())
     cpu = sum(one.cpu for one in spent.values()) / (machine.cpus * whole)
-    heaviest = max(spent, key=lambda stage: spent[stage].cpu)
-    if cpu >= FULL:
-        share = spent[heaviest].cpu / sum(one.cpu for one in spent.values())
+    for nodes in _pools(spent, machine):
+        used = sum(one.cpu for one in nodes.spent.values())
+        if used < FULL * nodes.cpus * whole:
+            continue
+        heaviest = max(nodes.spent, key=lambda stage: nodes.spent[stage].cpu)
+        busy, share = 100 * used / (nodes.cpus * whole), 100 * nodes.spent[heaviest].cpu / used
         return Analysis(
             heaviest,
-            f"the CPUs were busy {100 * cpu:.0f} % of the time, {100 * share:.0f} % of that with {heaviest}",
-            "more CPUs or nodes; a GPU if route, extract and score are most of it",
+            f"the CPUs{nodes.named} were busy {busy:.0f} % of the time, {share:.0f} % of that with {heaviest}",
+            nodes.next,
         )
     scoring = spent["score"].wall if machine.own_scorers and "score" in spent else 0.0
     busy = (extract.wall - extract.waited + scoring) / (machine.extracted_at_once * seconds)
@@ -133,6 +155,40 @@ def analyse(spent: Mapping[str, Spent], machine: Machine) -> Analysis | None:
         f"nothing was used up: {said}, waiting for scores {100 * waiting:.0f} % of a shard's time in extraction",
         "a longer run: of a short one, start and end are most",
     )
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Nodes that share stages: what these spent, CPUs, the words for them, and what to add when they are used up."""
+
+    spent: Mapping[str, Spent]
+    cpus: float
+    named: str
+    next: str
+
+
+def _pools(spent: Mapping[str, Spent], machine: Machine) -> list[_Pool]:
+    if machine.load_cpus is None:
+        return [_Pool(spent, machine.cpus, "", "more CPUs or nodes; a GPU if route, extract and score are most of it")]
+    load = {stage: one for stage, one in spent.items() if stage in LOADING}
+    models = {stage: one for stage, one in spent.items() if stage not in LOADING}
+    pools = [
+        _Pool(load, machine.load_cpus, " of the nodes for loading", "more nodes for loading"),
+        _Pool(models, machine.cpus - machine.load_cpus, " of the nodes for models", "more nodes for models, or GPUs"),
+    ]
+    return [pool for pool in pools if pool.spent and pool.cpus]
+
+
+def by_node(spent: Mapping[str, Spent], pools: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
+    """For run.json: images of each stage by node, with the node's pool."""
+    nodes = sorted({node for one in spent.values() for node in one.nodes})
+    return {
+        node: {
+            "pool": pools.get(node),
+            "images": {stage: one.nodes[node] for stage, one in spent.items() if node in one.nodes},
+        }
+        for node in nodes
+    }
 
 
 def by_stage(spent: Mapping[str, Spent]) -> dict[str, dict[str, Any]]:
@@ -181,7 +237,8 @@ def timings(
     machine: Machine | None = figures.get("machine")
     if machine is None:
         return told
-    told["machine"] = asdict(machine)
+    told["machine"] = {name: value for name, value in asdict(machine).items() if name != "pools"}
+    told["nodes"] = by_node(spent, machine.pools)
     told["stages"] = by_stage(spent)
     if "score" in spent:
         told["seconds_to_first_score"] = round(spent["score"].begin - began, 2)

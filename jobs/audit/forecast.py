@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import ray
 import torch
 
@@ -19,7 +19,8 @@ from jobs.audit.config import AuditConfig
 from jobs.audit.exits import AuditError
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import cost
-from jobs.cluster_session import working_nodes
+from jobs.audit.placement import Placement, placement
+from jobs.audit.stages import machine
 from jobs.machine import cores
 from manifests.freeze import FrozenManifest, read_shard
 
@@ -86,10 +87,16 @@ def forecast(
         sizes.append(len(data))
     if not pictures:
         return None
-    model = _model_seconds_where_the_device_is(bundle, device, precision, config.micro_batch, np.stack(pictures))
-    nodes, cpus, gpus = _cluster(device)
+    where = placement(config.placement)
+    model = _model_seconds_where_the_device_is(bundle, device, precision, config.micro_batch, np.stack(pictures), where)
+    nodes, cpus, model_cpus, gpus = _cluster(device, where)
     each_load = load / len(pictures)
-    alone = min(cpus / each_load, max(1, gpus) / model) if device == "cuda" else cpus / (each_load + model)
+    if device == "cuda":
+        alone = min(cpus / each_load, max(1, gpus) / model)
+    elif model_cpus is not None:
+        alone = min(cpus / each_load, model_cpus / model)
+    else:
+        alone = cpus / (each_load + model)
     # Fetches wait for storage side by side, so many in each task that loads, of which there is one a core at least.
     fetches = cpus * config.fetch_threads * len(pictures) / waiting
     rate = EFFICIENCY * min(alone, fetches)
@@ -114,10 +121,18 @@ def _sample(frozen: FrozenManifest, parts: Path) -> list[dict[str, str]]:
     return [rows[i * len(rows) // count] for i in range(count)]
 
 
-def _model_seconds_where_the_device_is(bundle: Bundle, device: str, *rest: Any) -> float:
+def _model_seconds_where_the_device_is(
+    bundle: Bundle,
+    device: str,
+    precision: Precision,
+    micro_batch: int | None,
+    pixels: npt.NDArray[np.uint8],
+    where: Placement,
+) -> float:
     if device == "cpu" or torch.cuda.is_available():
-        return _model_seconds(bundle, device, *rest)
-    timing = ray.remote(_model_seconds).options(num_gpus=1).remote(bundle, device, *rest)
+        return _model_seconds(bundle, device, precision, micro_batch, pixels)
+    timed = ray.remote(_model_seconds).options(num_gpus=1, **where.models)
+    timing = timed.remote(bundle, device, precision, micro_batch, pixels)
     try:
         seconds: float = ray.get(timing, timeout=GPU_PATIENCE_SECONDS)
     except ray.exceptions.GetTimeoutError as error:
@@ -127,7 +142,7 @@ def _model_seconds_where_the_device_is(bundle: Bundle, device: str, *rest: Any) 
 
 
 def _model_seconds(
-    bundle: Bundle, device: str, precision: Precision, micro_batch: int | None, pixels: np.ndarray
+    bundle: Bundle, device: str, precision: Precision, micro_batch: int | None, pixels: npt.NDArray[np.uint8]
 ) -> float:
     """Seconds an image of router, backbone and one autoencoder, in one thread of a CPU."""
     before = torch.get_num_threads()
@@ -145,9 +160,13 @@ def _model_seconds(
         torch.set_num_threads(before)
 
 
-def _cluster(device: str) -> tuple[int, int, int]:
-    """Nodes, CPUs and GPUs that the run would have: of the cluster that is joined, or of this machine."""
+def _cluster(device: str, where: Placement) -> tuple[int, int, int | None, int]:
+    """Nodes, CPUs for loading, CPUs for models if they are others, and GPUs that the run would have.
+
+    Of the cluster that is joined, or of this machine.
+    """
     if not ray.is_initialized():
-        return 1, cores(), torch.cuda.device_count() if device == "cuda" else 0
-    resources = ray.cluster_resources()
-    return len(working_nodes()), int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        return 1, cores(), None, torch.cuda.device_count() if device == "cuda" else 0
+    has = machine(device, 0, False, where)
+    loading = max(1, int(has.cpus if has.load_cpus is None else has.load_cpus))
+    return has.nodes, loading, None if has.load_cpus is None else int(has.cpus - has.load_cpus), int(has.gpus)

@@ -28,7 +28,8 @@ RESTARTS = 3
 class ScorerSettings:
     """How the scorer actors run.
 
-    processes: how many actors the categories are packed into, at most. cpus, gpus: what each holds of the cluster's.
+    processes: how many actors the categories are packed into, at most. options: what Ray is told of each, such as the
+    CPUs and GPUs that it holds, and the nodes that it may run on.
     """
 
     score: ScoreName
@@ -36,8 +37,7 @@ class ScorerSettings:
     precision: Precision
     processes: int
     threads: int
-    cpus: float
-    gpus: float
+    options: dict[str, Any]
 
 
 class Registry:
@@ -174,10 +174,9 @@ class Registry:
         from jobs.audit.score import Scorer
 
         actor = ray.remote(Scorer).options(
-            num_cpus=self.settings.cpus,
-            num_gpus=self.settings.gpus,
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
+            **self.settings.options,
         )
         self.actors.append(actor.remote(self.settings))
         return len(self.actors) - 1

@@ -27,7 +27,8 @@ from jobs.audit.plan import Plan, check_same, missing_shards, parts_of, upload_p
 from jobs.audit.proofs import Earlier
 from jobs.audit.record import RunFolder, RunRecord, Unfinished, now
 from jobs.audit.redecide import redecide
-from jobs.audit.run import Outcome, Watcher, judged, on_cluster, opened, tidy
+from jobs.audit.run import Outcome, judged, on_cluster, opened, tidy
+from jobs.audit.watcher import Watcher
 from jobs.audit.work import work
 from jobs.report.at_commit import report_at_commit
 from jobs.storage import copy, exists, read_bytes, reading, scratch, write_bytes
@@ -105,7 +106,7 @@ def _retried(
     record, started = plan.record, time.monotonic()
     bundle, precision, device = models
     earlier = Earlier(folder.results, folder.parts(whole.parts))
-    work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, watcher.failing, earlier)
+    work(config, plan, bundle, precision, device, watcher, lock.glance, watcher.failing, earlier)
     version = record.version
     begin_version(folder, record, Unfinished(command="retry-failed"), lock.check)
     before = record.counts

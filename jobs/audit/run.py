@@ -6,9 +6,8 @@ manifest -> freeze -> shards -> load -> route + extract -> group by category -> 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from anomaly_core.bundle import Bundle
@@ -36,6 +35,7 @@ from jobs.audit.plan import (
 from jobs.audit.record import RunFolder, RunRecord, now
 from jobs.audit.redecide import redecide
 from jobs.audit.stages import cluster_device
+from jobs.audit.watcher import Watcher
 from jobs.audit.work import work
 from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import joins_cluster, ray_session
@@ -58,18 +58,6 @@ class Outcome:
     earlier_shards: int = 0
     warnings: tuple[str, ...] = ()
     report: str | None = None
-
-
-@dataclass
-class Watcher:
-    """What a caller wants to be told; the defaults tell nobody. failing: of an error that ends the run, before that is
-    written down and Ray is shut down. began: when it began, seconds since the epoch."""
-
-    said: Callable[[str], None] = field(default=lambda text: None)
-    planned: Callable[[Plan], None] = field(default=lambda plan: None)
-    shard_done: Callable[[int, dict[str, int]], None] = field(default=lambda rows, counts: None)
-    failing: Callable[[BaseException], None] = field(default=lambda error: None)
-    began: float = field(default_factory=time.time)
 
 
 def audit(config: AuditConfig, watcher: Watcher | None = None) -> Outcome:
@@ -109,7 +97,7 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
         try:
             plan.record.starts += 1
             plan.record.save(plan.folder)
-            figures = work(config, plan, bundle, precision, device, watcher.shard_done, lock.glance, failing)
+            figures = work(config, plan, bundle, precision, device, watcher, lock.glance, failing)
             return _finish(config, bundle, plan, figures, started, watcher, lock)
         except BaseException as error:
             failing(error)
@@ -158,7 +146,7 @@ def on_cluster() -> AbstractContextManager[None]:
 def opened(config: AuditConfig) -> tuple[Bundle, str, Precision, list[str]]:
     """The verified bundle, the device and precision to score in, and what is doubtful about them."""
     try:
-        device = cluster_device(config.device)
+        device = cluster_device(config.device, grows=config.extractors is not None)
         bundle = read_bundle(config.bundle, config.backbone_weights, config.backbone_form)
         precision, doubts = run_precision(bundle, config.precision, device)
     except (BundleError, ValueError) as error:

@@ -6,12 +6,13 @@ torch is imported in the actor only: the registry, which creates actors of this 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import ray
 
-from jobs.audit.figures import Spent
+from jobs.audit.figures import Spent, this_node
 from jobs.audit.orphans import end_with_parent
 from jobs.audit.registry import ScorerSettings
 from jobs.audit.turns import turn
@@ -52,4 +53,4 @@ class Scorer:
         with turn():
             scored = self.scorers[category](layer2, layer3)
         wall, cpu = time.monotonic() - wall, time.thread_time() - cpu
-        return scored, Spent(wall, cpu, 0, len(images), begin, time.time())
+        return scored, Spent(wall, cpu, 0, len(images), begin, time.time(), Counter({this_node(): len(images)}))

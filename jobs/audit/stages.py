@@ -17,8 +17,9 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from anomaly_core.device import resolve_device
 from jobs.audit.extract import Extract, ExtractSettings
-from jobs.audit.figures import Machine
+from jobs.audit.figures import NODE_DIGITS, Machine
 from jobs.audit.load import LoadSettings, load_shard
+from jobs.audit.placement import BOTH, MODELS, POOL, Placement, pool_of
 from jobs.audit.write import WriteSettings, write_shard
 from jobs.cluster_session import working_nodes
 
@@ -26,6 +27,9 @@ from jobs.cluster_session import working_nodes
 # slower, because whenever the extractors had caught up with it a core was idle. EXTRACT_CPUS: of an actor on CPUs, less
 # than it uses, because actors that held every CPU of Ray's kept the other stages from running for ever.
 LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.6, 0.4, 0.2
+# Next to nothing, so that scorers find a place beside actors that hold all CPUs, but not on a node that has none: that
+# is a head, which is to do no work.
+SCORER_CPUS = 0.01
 RETRIES = 4
 # What an extracting actor on CPUs needs at most, of which half a node's memory is spent.
 EXTRACTOR_MEMORY = 1.75 * 2**30
@@ -34,7 +38,10 @@ EXTRACTOR_MEMORY = 1.75 * 2**30
 SHARDS_AT_ONCE, SHARDS_WAITING = 2, 1
 # A scorer for four cores: autoencoder, pools and score are a sixth of what an image costs.
 EXTRACTORS_PER_SCORER = 2
-_NO_GPU = "--device cuda: the Ray cluster has no GPU; use --device cpu or auto"
+_NO_GPU = (
+    "--device cuda: the Ray cluster has no GPU; use --device cpu or auto, or --extractors N to ask for nodes with GPUs "
+    "and wait for them"
+)
 
 
 @dataclass(frozen=True)
@@ -50,45 +57,50 @@ class Resources:
     threads: int
 
 
-def cluster_device(choice: str) -> str:
+def cluster_device(choice: str, grows: bool = False) -> str:
     """``auto``, ``cpu`` or ``cuda`` to the device of the extracting actors.
 
     That of the cluster, if one is joined: its driver often runs on a node without a GPU. Else of this machine.
+    grows: GPUs that are not there yet will be asked for.
     Raises ValueError if cuda is asked for and is not there.
     """
     if not ray.is_initialized():
         return resolve_device(choice)
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    if choice == "cuda" and not gpus:
+    if choice == "cuda" and not gpus and not grows:
         raise ValueError(_NO_GPU)
     if choice == "auto":
         return "cuda" if gpus else "cpu"
     return choice
 
 
-def divide(device: str, scorers: int | None) -> Resources:
-    """Resources for the stages, from what the cluster has.
+def divide(device: str, scorers: int | None, where: Placement, most: int | None = None) -> Resources:
+    """Resources for the stages, from what the nodes for models have. most: extractors at most.
 
     On CPUs: an extractor for every two cores, which runs two shards side by side, a thread each, and a scorer process
     for every four. Shards of one thread never wait for one another; one whose threads share the cores with decoding
-    did, at every barrier. Scorers hold none of Ray's CPUs. On GPUs: one extractor and one scorer process a GPU, which
-    they share.
+    did, at every barrier. Scorers hold next to none of Ray's CPUs. On GPUs: one extractor and one scorer process a GPU,
+    which they share.
+    Raises ValueError if no node may hold the models.
     """
-    cluster = ray.cluster_resources()
+    nodes = [node["Resources"] for node in where.modelling(working_nodes())]
+    cpus = int(sum(node["CPU"] for node in nodes))
     if device == "cuda":
-        gpus = int(cluster.get("GPU", 0))
+        gpus = int(sum(node.get("GPU", 0) for node in nodes))
         if gpus == 0:
             raise ValueError(_NO_GPU)
+        used = min(gpus, most or gpus)
         # A GPU at least has a scorer, or a share of more than 0.3 would find no place beside the extractors. Ray counts
         # in ten thousandths, and shares that were rounded up would not fit.
-        count = max(scorers or gpus, gpus)
-        share = (3000 // -(-count // gpus)) / 10_000
-        return Resources(gpus, 1, 0.7, count, 0, share, max(1, int(cluster["CPU"]) // (2 * gpus)))
-    extractors = sum(_extractors(node["Resources"]) for node in working_nodes())
-    threads = max(1, int(cluster.get("CPU", 1)) // (extractors * SHARDS_AT_ONCE))
-    return Resources(
-        extractors, EXTRACT_CPUS * threads, 0, scorers or -(-extractors // EXTRACTORS_PER_SCORER), 0, 0, threads
-    )
+        count = max(scorers or used, used)
+        share = (3000 // -(-count // used)) / 10_000
+        return Resources(used, 1, 0.7, count, SCORER_CPUS, share, max(1, cpus // (2 * gpus)))
+    if not nodes:
+        raise ValueError(f"no node of the cluster may hold the models: none has the label {POOL}={MODELS} or {BOTH}")
+    extractors = min(sum(map(_extractors, nodes)), most or cpus)
+    threads = max(1, cpus // (extractors * SHARDS_AT_ONCE))
+    processes = scorers or -(-extractors // EXTRACTORS_PER_SCORER)
+    return Resources(extractors, EXTRACT_CPUS * threads, 0, processes, SCORER_CPUS, 0, threads)
 
 
 def _extractors(node: dict[str, float]) -> int:
@@ -96,11 +108,23 @@ def _extractors(node: dict[str, float]) -> int:
     return max(1, min(by_cores, int(node.get("memory", 0) / 2 // EXTRACTOR_MEMORY)))
 
 
-def machine(device: str, extractors: int, own_scorers: bool) -> Machine:
+def machine(device: str, extractors: int, own_scorers: bool, where: Placement) -> Machine:
     """What the stages share, for the figures of a run."""
-    cluster = ray.cluster_resources()
-    shards = extractors * SHARDS_AT_ONCE
-    return Machine(len(working_nodes()), cluster.get("CPU", 1), cluster.get("GPU", 0), shards, device, own_scorers)
+    nodes = working_nodes()
+    cpus, gpus = (sum(node["Resources"].get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
+    models = [node["NodeID"] for node in where.modelling(nodes)]
+    loading = where.loading(nodes)
+    apart = where.pools and not any(node["NodeID"] in models for node in loading)
+    return Machine(
+        len(nodes),
+        cpus,
+        gpus,
+        extractors * SHARDS_AT_ONCE,
+        device,
+        own_scorers,
+        sum(node["Resources"]["CPU"] for node in loading) if apart else None,
+        {node["NodeID"][:NODE_DIGITS]: pool_of(node) for node in ray.nodes()},  # those too that were lost
+    )
 
 
 def chain(
@@ -110,6 +134,7 @@ def chain(
     write: WriteSettings,
     registry: Any,
     resources: Resources,
+    where: Placement,
 ) -> Dataset:
     """manifest shards -> load -> route + extract + score -> render + write -> receipts. Lazy: nothing runs yet."""
     context = ray.data.DataContext.get_current()
@@ -122,7 +147,7 @@ def chain(
     with warnings.catch_warnings():
         # Ray 2.60 has no other way to bound retries, whose number is endless by default; pyproject pins below 2.64.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-        return _chain(shards, load, extract, write, registry, resources)
+        return _chain(shards, load, extract, write, registry, resources, where)
 
 
 def _gpus(share: float) -> dict[str, float]:
@@ -136,6 +161,7 @@ def _chain(
     write: WriteSettings,
     registry: Any,
     resources: Resources,
+    where: Placement,
 ) -> Dataset:
     return (
         ray.data.from_items(shards, override_num_blocks=len(shards))
@@ -146,6 +172,7 @@ def _chain(
             fn_args=(load, registry),
             num_cpus=LOAD_CPUS,
             max_retries=RETRIES,
+            **where.load,
         )
         .map_batches(
             Extract,
@@ -163,6 +190,7 @@ def _chain(
             ),
             max_restarts=RETRIES,
             max_task_retries=RETRIES,
+            **where.models,
         )
         .map_batches(
             write_shard,
@@ -171,5 +199,6 @@ def _chain(
             fn_args=(write, registry),
             num_cpus=WRITE_CPUS,
             max_retries=RETRIES,
+            **where.load,
         )
     )

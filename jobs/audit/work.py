@@ -17,6 +17,7 @@ from jobs.audit.config import AuditConfig
 from jobs.audit.exits import AuditError
 from jobs.audit.extract import ExtractSettings
 from jobs.audit.load import LoadSettings
+from jobs.audit.placement import Placement, Wanted, await_nodes, placement
 from jobs.audit.plan import Plan
 from jobs.audit.proofs import Earlier, Image, images_read
 from jobs.audit.registry import Registry, ScorerSettings
@@ -24,8 +25,9 @@ from jobs.audit.render import RenderSettings
 from jobs.audit.self_test import passed
 from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, divide, machine
 from jobs.audit.stall import watched
+from jobs.audit.watcher import Watcher
 from jobs.audit.write import WriteSettings, shard_name
-from jobs.cluster_session import ray_session, store_bytes
+from jobs.cluster_session import joins_cluster, ray_session, store_bytes
 from jobs.uris import join
 
 ANSWER_SECONDS = 60.0
@@ -37,38 +39,48 @@ def work(
     bundle: Bundle,
     precision: Precision,
     device: str,
-    shard_done: Callable[[int, dict[str, int]], None],
+    watcher: Watcher,
     check: Callable[[], None],
     failing: Callable[[BaseException], None],
     earlier: Earlier | None = None,
 ) -> dict[str, Any]:
     """Score and write the shards that are missing; returns what was spent, for the figures of the run.
 
-    shard_done: told of each, with rows and rows by decision. check: called now and then, raises if the run must end.
+    watcher: told of each, and of what is waited for. check: called now and then, raises if the run must end.
     failing: told of what is raised before Ray is shut down, because that takes longer than whoever interrupts may wait.
     earlier: of a retry, the run that it belongs to.
     Raises AuditError, also if nothing moves for ``config.stall_timeout`` seconds, and what a stage raises.
     """
     if not plan.missing:
         return {}
-    files = sum(map(len, bundle.files.values()))
+    files, joined = sum(map(len, bundle.files.values())), joins_cluster()
     with ray_session(config.object_store_memory or store_bytes(files)):
-        resources = divide(device, config.scorers)
-        scoring = _scorer_settings(bundle, precision, device, resources)
+        where = placement(config.placement)
+        if joined:
+            await_nodes(Wanted(config.extractors, config.load_cpus, config.node_timeout), device, where, watcher.said)
+        resources = _divided(config, device, where)
+        scoring = _scorer_settings(bundle, precision, device, resources, where)
         registry = _registry(bundle, scoring, _read_before(config, plan, earlier))
         try:
             if config.scoring == "actors":
                 registry.start_first.remote()
             others = earlier.parts if earlier else plan.folder.parts(plan.frozen.parts)
-            for rows, counts in _receipts(config, plan, bundle, scoring, registry, resources, check, others):
-                shard_done(rows, counts)
+            for rows, counts in _receipts(config, plan, bundle, scoring, registry, resources, where, check, others):
+                watcher.shard_done(rows, counts)
             figures: dict[str, Any] = ray.get(registry.figures.remote()) | {"self_test": passed(registry)}
         except BaseException as error:
             failing(error)
             raise
         finally:
             ray.kill(registry)  # and with it its scorers, which would hold their GPUs while the run is committed
-        return {**figures, "machine": machine(device, resources.extractors, config.scoring == "extractor")}
+        return {**figures, "machine": machine(device, resources.extractors, config.scoring == "extractor", where)}
+
+
+def _divided(config: AuditConfig, device: str, where: Placement) -> Resources:
+    try:
+        return divide(device, config.scorers, where, config.extractors)
+    except ValueError as error:
+        raise AuditError(exits.FAILED, f"{error}; the same command resumes the run") from error
 
 
 def _receipts(
@@ -78,6 +90,7 @@ def _receipts(
     scoring: ScorerSettings,
     registry: Any,
     resources: Resources,
+    where: Placement,
     check: Callable[[], None],
     others: tuple[str, ...],
 ) -> Iterator[tuple[int, dict[str, int]]]:
@@ -119,7 +132,7 @@ def _receipts(
         bundle_digest=bundle.digest,
         render=RenderSettings(folder.heatmaps, config.heatmaps),
     )
-    dataset = chain(shards, load, extract, write, registry, resources)
+    dataset = chain(shards, load, extract, write, registry, resources, where)
 
     def state() -> str:
         since = ray.get(registry.begun.remote(), timeout=ANSWER_SECONDS)
@@ -145,15 +158,16 @@ def _receipts(
         raise AuditError(exits.FAILED, f"{len(missing)} shards came back without a receipt; run the command again")
 
 
-def _scorer_settings(bundle: Bundle, precision: Precision, device: str, resources: Resources) -> ScorerSettings:
+def _scorer_settings(
+    bundle: Bundle, precision: Precision, device: str, resources: Resources, where: Placement
+) -> ScorerSettings:
     return ScorerSettings(
         score=bundle.score,
         device=device,
         precision=precision,
         processes=resources.scorers,
         threads=resources.threads,
-        cpus=resources.scorer_cpus,
-        gpus=resources.scorer_gpus,
+        options={"num_cpus": resources.scorer_cpus, "num_gpus": resources.scorer_gpus} | where.models,
     )
 
 

@@ -20,8 +20,9 @@ from jobs.audit.commit import count_rows
 from jobs.audit.config import ErrorBudget
 from jobs.audit.exits import AuditError
 from jobs.audit.results import COLUMNS, result_schema, shard_schema
-from jobs.audit.run import Outcome, Watcher, audit, dry_run, judged
+from jobs.audit.run import Outcome, audit, dry_run, judged
 from jobs.audit.summary import _expected
+from jobs.audit.watcher import Watcher
 from jobs.bundles import read_bundle
 from manifests.schema import KNOWN_COLUMNS
 from tests.bundles import write_random_bundle

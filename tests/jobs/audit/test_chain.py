@@ -14,6 +14,7 @@ from jobs.access import AllowList
 from jobs.audit import stages
 from jobs.audit.extract import ExtractSettings
 from jobs.audit.load import LoadSettings
+from jobs.audit.placement import Placement
 from jobs.audit.render import RenderSettings, render
 from jobs.audit.stages import Resources, chain, cluster_device, divide
 from jobs.audit.write import Write
@@ -22,8 +23,11 @@ from tests.jobs.audit.stages import Deaf, write_settings
 OPERATORS = ["Input", "MapBatches(load_shard)", "MapBatches(Extract)", "MapBatches(write_shard)"]
 
 
-def node(cpus: float, gibibytes: float) -> dict[str, Any]:
-    return {"Resources": {"CPU": cpus, "memory": gibibytes * 2**30}}
+ANYWHERE = Placement(pools=False)
+
+
+def node(cpus: float, gibibytes: float, gpus: float = 0) -> dict[str, Any]:
+    return {"Resources": {"CPU": cpus, "memory": gibibytes * 2**30} | ({"GPU": gpus} if gpus else {})}
 
 
 @pytest.mark.parametrize(
@@ -43,11 +47,11 @@ def test_how_cores_are_divided(
 ) -> None:
     monkeypatch.setattr(stages, "working_nodes", lambda: nodes)
     cores = sum(one["Resources"]["CPU"] for one in nodes)
-    monkeypatch.setattr(stages.ray, "cluster_resources", lambda: {"CPU": cores})
-    found = divide("cpu", None)
+    found = divide("cpu", None, ANYWHERE)
     assert (found.extractors, found.scorers, found.threads) == (extractors, scorers, threads)
     assert found.extractors * found.extractor_cpus < cores, "the other stages would never run"
-    assert divide("cpu", 7).scorers == 7
+    assert divide("cpu", 7, ANYWHERE).scorers == 7
+    assert divide("cpu", None, ANYWHERE, most=2).extractors == min(2, extractors)
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 8])
@@ -55,8 +59,8 @@ def test_how_cores_are_divided(
 def test_scorers_find_a_place_on_the_gpus_beside_the_extractors(
     monkeypatch: pytest.MonkeyPatch, gpus: int, scorers: int | None
 ) -> None:
-    monkeypatch.setattr(stages.ray, "cluster_resources", lambda: {"CPU": 16, "GPU": gpus})
-    found = divide("cuda", scorers)
+    monkeypatch.setattr(stages, "working_nodes", lambda: [node(16, 100, gpus)])
+    found = divide("cuda", scorers, ANYWHERE)
     assert (found.extractors, found.scorers) == (gpus, max(scorers or gpus, gpus))
     fit = int((1 - found.extractor_gpus + 1e-9) / found.scorer_gpus)  # on one GPU
     assert fit * gpus >= found.scorers and found.scorer_gpus == round(found.scorer_gpus, 4)
@@ -74,11 +78,12 @@ def test_the_cluster_decides_on_the_device_not_the_machine_of_the_driver(
     monkeypatch.setattr(stages.ray, "cluster_resources", lambda: {"CPU": 16})
     with pytest.raises(ValueError, match="the Ray cluster has no GPU"):
         cluster_device("cuda")
+    assert cluster_device("cuda", grows=True) == "cuda"
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("gpus", [0.0, 0.7])
-def test_a_laptop_and_a_gpu_machine_run_the_same_operators(tmp_path: Path, gpus: float) -> None:
+@pytest.mark.parametrize(("gpus", "pools"), [(0.0, False), (0.7, False), (0.7, True)])
+def test_a_laptop_a_gpu_machine_and_a_cluster_run_the_same_operators(tmp_path: Path, gpus: float, pools: bool) -> None:
     from ray.data._internal.logical.optimizers import get_execution_plan
 
     load = LoadSettings(str(tmp_path), AllowList.of("/a/m.csv", []), Limits(), True, 4, 30.0)
@@ -88,7 +93,13 @@ def test_a_laptop_and_a_gpu_machine_run_the_same_operators(tmp_path: Path, gpus:
         {"shard": 1, "part": "p", "row_group": 1, "rows": 1},
     ]
     dataset = chain(
-        shards, load, extract, write_settings(tmp_path, {0: 1, 1: 1}), Deaf(), Resources(1, 1, gpus, 1, 0, 0, 1)
+        shards,
+        load,
+        extract,
+        write_settings(tmp_path, {0: 1, 1: 1}),
+        Deaf(),
+        Resources(1, 1, gpus, 1, 0, 0, 1),
+        Placement(pools),
     )
     operator = get_execution_plan(dataset._logical_plan)[0].dag
     names = []

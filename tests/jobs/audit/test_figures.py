@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 
 import pytest
 
-from jobs.audit.figures import Machine, Meter, ProcessorTime, Spent, analyse, by_stage, cost, timings
+from jobs.audit.figures import Machine, Meter, ProcessorTime, Spent, analyse, by_node, by_stage, cost, timings
 
 CPUS = Machine(nodes=1, cpus=2, gpus=0, extracted_at_once=2, device="cpu")
 OWN = Machine(nodes=1, cpus=16, gpus=1, extracted_at_once=2, device="cuda", own_scorers=True)
+POOLS = Machine(nodes=4, cpus=19, gpus=1, extracted_at_once=2, device="cuda", load_cpus=3)
 GPU = Machine(nodes=1, cpus=16, gpus=1, extracted_at_once=2, device="cuda")
 
 
@@ -37,6 +39,9 @@ def spent(wall: float, cpu: float, waited: float = 0.0, begin: float = 1000.0, e
         (GPU, {"load": spent(90, 50), "extract": spent(100, 20, 45), "score": spent(99, 90)}, "score", "45 % of"),
         # Extracting actors that score themselves are busy meanwhile.
         (OWN, {"load": spent(300, 250), "extract": spent(160, 30), "score": spent(40, 20)}, "extract", "busy 100 %"),
+        # Where loading has nodes of its own, those of the models do not make them look idle.
+        (POOLS, {"load": spent(300, 280), "extract": spent(60, 10), "write": spent(30, 5)}, "load", "loading were busy 95"),
+        (POOLS, {"load": spent(300, 90), "extract": spent(60, 1300), "score": spent(9, 150)}, "extract", "models were busy"),
         # Loading ahead of the models is part of the time in which CPUs were used.
         (CPUS, {"load": spent(950, 190, begin=50), "extract": spent(30, 3, begin=1000)}, "load", "CPUs 9 %"),
     ],
@@ -61,6 +66,15 @@ def test_calls_add_up_to_a_stage() -> None:
         "waited_seconds": 33,
         "images": 44,
         "cpu_ms_per_image": 500.0,
+    }
+
+
+def test_images_are_told_by_node() -> None:
+    first, second = (Spent(1, 1, 0, rows, 0, 9, Counter({node: rows})) for node, rows in (("aa", 3), ("bb", 4)))
+    told = by_node({"load": first + second + first, "write": second}, {"aa": "load", "cc": "models"})
+    assert told == {
+        "aa": {"pool": "load", "images": {"load": 6}},
+        "bb": {"pool": None, "images": {"load": 4, "write": 4}},
     }
 
 

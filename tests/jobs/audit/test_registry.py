@@ -18,7 +18,7 @@ class Counted(Registry):
 
 
 def registry(processes: int) -> Counted:
-    settings = ScorerSettings("top10_mean_224", "cpu", "float32", processes, 1, 0, 0)
+    settings = ScorerSettings("top10_mean_224", "cpu", "float32", processes, 1, {"num_cpus": 0})
     return Counted(settings, ["bundle"], {"cap": "cap file"})
 
 

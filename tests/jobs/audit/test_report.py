@@ -16,7 +16,8 @@ from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder, read_record
 from jobs.audit.rethreshold import rethreshold
-from jobs.audit.run import Outcome, Watcher, audit
+from jobs.audit.run import Outcome, audit
+from jobs.audit.watcher import Watcher
 from jobs.cli import app
 from jobs.report import make
 from jobs.report.findings import Findings

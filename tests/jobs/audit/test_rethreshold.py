@@ -29,7 +29,8 @@ from jobs.audit.fetch import FetchError
 from jobs.audit.record import RunFolder, Unfinished, read_record
 from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import begin_version, retry_failed
-from jobs.audit.run import Outcome, Watcher, audit
+from jobs.audit.run import Outcome, audit
+from jobs.audit.watcher import Watcher
 from jobs.cli import app
 from jobs.review import import_verdicts, make_queue
 from jobs.storage import read_bytes, write_bytes

@@ -188,7 +188,7 @@ class Local:
     """A registry in this process, to be asked as an actor is; what happens to it between two questions is given."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *events: tuple[str, Found]):
-        self.registry = Registry(ScorerSettings("top10_mean_224", "cpu", "float32", 1, 1, 0, 0), [], {})
+        self.registry = Registry(ScorerSettings("top10_mean_224", "cpu", "float32", 1, 1, {"num_cpus": 0}), [], {})
         self.events, self.asked = list(events), 0
         monkeypatch.setattr(module.ray, "get", lambda answer: answer)
         monkeypatch.setattr(module, "POLL_SECONDS", 0.01)

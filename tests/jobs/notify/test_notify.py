@@ -14,7 +14,8 @@ import pytest
 from jobs.audit import command, exits
 from jobs.audit.exits import AuditError, NothingNew
 from jobs.audit.record import RunFolder, RunRecord
-from jobs.audit.run import Outcome, Watcher
+from jobs.audit.run import Outcome
+from jobs.audit.watcher import Watcher
 from jobs.notify.message import finished
 from jobs.notify.notifier import WEBHOOK, Notifier
 from jobs.notify.send import deliver

@@ -1,0 +1,21 @@
+"""What a run tells whoever watches it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jobs.audit.plan import Plan
+
+
+@dataclass
+class Watcher:
+    """What a caller wants to be told; the defaults tell nobody. failing: of an error that ends the run, before that is
+    written down and Ray is shut down. began: when it began, seconds since the epoch."""
+
+    said: Callable[[str], None] = field(default=lambda text: None)
+    planned: Callable[[Plan], None] = field(default=lambda plan: None)
+    shard_done: Callable[[int, dict[str, int]], None] = field(default=lambda rows, counts: None)
+    failing: Callable[[BaseException], None] = field(default=lambda error: None)
+    began: float = field(default_factory=time.time)
