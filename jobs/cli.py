@@ -17,6 +17,7 @@ from jobs.options import (
     BaseOption,
     CategoryBudgetOption,
     ConfidenceOption,
+    ConfigOption,
     Device,
     DeviceOption,
     FormatOption,
@@ -137,6 +138,7 @@ def audit(
     notify: NotifyOption = None,
     notify_on: NotifyOnOption = NotifyOn.always,
     accept_code_change: AcceptOption = False,
+    config: ConfigOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
     ] = False,

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from jobs.settings_file import from_file
+
 
 class Device(StrEnum):
     """Where the models run."""
@@ -57,6 +59,14 @@ class Form(StrEnum):
     v15, v1 = "v1.5", "v1"
 
 
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        is_eager=True,
+        callback=from_file,
+        help="YAML file of options, a path or s3:// URI, such as 'max_failed: 5%'; what is typed wins.",
+    ),
+]
 NotifyOption = Annotated[
     list[str] | None,
     typer.Option(

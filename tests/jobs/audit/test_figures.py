@@ -12,7 +12,7 @@ from jobs.audit.figures import Machine, Meter, ProcessorTime, Spent, analyse, by
 
 CPUS = Machine(nodes=1, cpus=2, gpus=0, extracted_at_once=2, device="cpu")
 OWN = Machine(nodes=1, cpus=16, gpus=1, extracted_at_once=2, device="cuda", own_scorers=True)
-POOLS = Machine(nodes=4, cpus=19, gpus=1, extracted_at_once=2, device="cuda", load_cpus=3)
+APART = Machine(nodes=4, cpus=19, gpus=1, extracted_at_once=2, device="cuda", load_cpus=3)
 GPU = Machine(nodes=1, cpus=16, gpus=1, extracted_at_once=2, device="cuda")
 
 
@@ -40,8 +40,8 @@ def spent(wall: float, cpu: float, waited: float = 0.0, begin: float = 1000.0, e
         # Extracting actors that score themselves are busy meanwhile.
         (OWN, {"load": spent(300, 250), "extract": spent(160, 30), "score": spent(40, 20)}, "extract", "busy 100 %"),
         # Where loading has nodes of its own, those of the models do not make them look idle.
-        (POOLS, {"load": spent(300, 280), "extract": spent(60, 10), "write": spent(30, 5)}, "load", "loading were busy 95"),
-        (POOLS, {"load": spent(300, 90), "extract": spent(60, 1300), "score": spent(9, 150)}, "extract", "models were busy"),
+        (APART, {"load": spent(300, 280), "extract": spent(60, 9), "write": spent(9, 5)}, "load", "were busy 95 %"),
+        (APART, {"load": spent(300, 90), "extract": spent(60, 1300), "score": spent(9, 150)}, "extract", "models were"),
         # Loading ahead of the models is part of the time in which CPUs were used.
         (CPUS, {"load": spent(950, 190, begin=50), "extract": spent(30, 3, begin=1000)}, "load", "CPUs 9 %"),
     ],
