@@ -66,7 +66,7 @@ class KubernetesApi:
         return list((found or {}).get("items", []))
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Create a RayJob. One of its name that is there already is this one, whose answer was lost: names are drawn."""
+        """Create a RayJob. One of its name that is there is this one, and the answer was lost: names are drawn."""
         created = self._ask("POST", "", json=body, there=True)
         if created is None:
             created = self.get(body["metadata"]["name"])

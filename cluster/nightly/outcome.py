@@ -83,8 +83,8 @@ def _print_end(dashboard: Dashboard) -> None:
 def recorded_exit_code(config: Path | None, night: date, since: datetime) -> int | None:
     """The exit code in the run.json of a night, if the run is committed or ended after ``since``; else None.
 
-    config: the file of options that the audit was given (``output``, ``name``). Raises AuditError if it is no such file,
-    StorageAccessError.
+    config: the file of options that the audit was given (``output``, ``name``). Raises AuditError if it is no such
+    file, StorageAccessError.
     """
     if config is None:
         return None
