@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster import fake_kubernetes
+from tests.cluster.audits import TEMPLATE
 from tests.cluster.kustomize import Resource, build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,3 +76,10 @@ def production() -> Cluster:
 @pytest.fixture
 def dev() -> Cluster:
     return Cluster("overlays/dev")
+
+
+@pytest.fixture
+def cluster() -> Iterator[fake_kubernetes.Cluster]:
+    """An API on loopback with a template."""
+    with fake_kubernetes.kubernetes(copy.deepcopy(TEMPLATE)) as found:
+        yield found
