@@ -8,6 +8,7 @@ import psutil
 import typer
 from typer.core import TyperGroup
 
+from jobs.cli_cluster import cluster_app
 from jobs.cli_manifest import manifest_app
 from jobs.cli_models import models_app
 from jobs.cli_results import results_app
@@ -68,6 +69,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app)
 app.add_typer(results_app)
+app.add_typer(cluster_app)
 app.add_typer(manifest_app, name="manifest")
 review_app = typer.Typer(help="Have people look at rows of a run, and learn from it.", no_args_is_help=True)
 app.add_typer(review_app, name="review")

@@ -15,12 +15,13 @@ from types import FrameType
 from typing import Any
 
 from pydantic import ValidationError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from jobs.audit import exits
-from jobs.audit.config import SUBMITTED, AuditConfig, BudgetError, ErrorBudget
+from jobs.audit.config import AuditConfig, BudgetError, ErrorBudget
 from jobs.audit.exits import AuditError, NothingNew, Stalled
+from jobs.audit.grace import grace_seconds
 from jobs.audit.plan import Plan
+from jobs.audit.progress import Progress, bar
 from jobs.audit.record import RunFolder
 from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import retry_failed
@@ -31,9 +32,8 @@ from jobs.notify.notifier import Notifier
 from jobs.terminal import complain, console, note
 from manifests.secrets import redacted
 
-# How long ending politely may take. ``ray job stop`` kills after three seconds, others after half a minute. A storage
-# that hangs, or a Ray in which nothing moves, may never let a run end.
-GRACE_SECONDS = 2.0 if SUBMITTED in os.environ else 20.0
+# A storage that hangs, or a Ray in which nothing moves, may never let a run end.
+GRACE_SECONDS = grace_seconds(os.environ)
 STALLED_SECONDS = 60.0
 
 
@@ -146,17 +146,14 @@ def _ended(run: Callable[[_Leaver], int], notifier: Notifier) -> int:
 
 
 def _with_progress(run: Callable[[Watcher], Outcome], began: float, leaver: _Leaver) -> Outcome:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[seen]}"),
-    )
     totals: Counter[str] = Counter()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with bar(console) as progress:
         task = progress.add_task("preparing", total=None, seen="")
+
+        def tell() -> None:
+            at = progress.tasks[0]
+            if not console.is_terminal and at.total is not None:
+                console.print(Progress(int(at.completed), int(at.total), at.fields["seen"]).line(), soft_wrap=True)
 
         def planned(plan: Plan) -> None:
             leaver.notifier.folder = plan.folder
@@ -173,12 +170,12 @@ def _with_progress(run: Callable[[Watcher], Outcome], began: float, leaver: _Lea
                 ),
                 markup=False,
             )
+            tell()
 
         def shard_done(rows: int, counts: dict[str, int]) -> None:
             totals.update(counts)
-            if not console.is_terminal:  # in a log, a line for each shard
-                console.print(f"shard written: {rows} rows, {dict(sorted(counts.items()))}", markup=False)
-            progress.update(task, advance=rows, seen=", ".join(f"{n} {word}" for word, n in sorted(totals.items())))
+            progress.update(task, advance=rows, seen=", ".join(f"{n:,} {word}" for word, n in sorted(totals.items())))
+            tell()
 
         return run(Watcher(note, planned, shard_done, leaver.failing, began))
 

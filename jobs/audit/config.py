@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from anomaly_core.features import BackboneForm
 from jobs.access import AllowList
+from jobs.audit.grace import SUBMITTED
 from jobs.manifest.sources import SOURCE_FORMATS, SourceOptions
 from jobs.manifest.times import LAST_RUN, parse_since
 from jobs.uris import normal, scheme_of
@@ -20,8 +21,6 @@ from manifests.filters import parse_sample
 from manifests.readers import ReadOptions
 from manifests.secrets import REFUSED, without_secrets
 
-# Ray sets it for the driver of a submitted job.
-SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 # Settings that say which rows there are. Runs of versions that did not have them have none, and neither has a default.
 _ROWS = ("also", "map", "base", "pattern", "inventory_date", "where", "sample", "since")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
