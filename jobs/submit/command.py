@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from jobs.audit.exits import AuditError
 from jobs.audit.grace import STOP_WAIT
 from jobs.commands import ended
 from jobs.submit.asked import Asked
-from jobs.submit.dashboard import TARGET, Dashboard, Request, Taken
+from jobs.submit.dashboard import TARGET, Dashboard, Request, Starting, Taken
 from jobs.submit.environment import travelling
 from jobs.submit.follow import STOP_SECONDS, Follower, Pace
 from jobs.submit.screen import Screen
@@ -53,8 +54,8 @@ def submit_command(ask: Callable[[], Asked | None], settings: Settings, pace: Pa
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return ended(lambda: _run(ask(), settings, pace or Pace()))
-    except KeyboardInterrupt:  # a job that is followed is not left in this way
-        complain("interrupted; no job was left behind")
+    except KeyboardInterrupt:  # before the job was followed
+        complain("interrupted")
         return exits.INTERRUPTED
 
 
@@ -62,15 +63,28 @@ def _run(asked: Asked | None, settings: Settings, pace: Pace) -> int:
     _check(asked, settings)
     prepared = None if asked is None else _runtime_env(settings)
     dashboard = Dashboard(settings.address.rstrip("/"))
-    if asked is None or prepared is None:
-        job_id = settings.attach or ""
-    else:
-        job_id = _submitted(dashboard, asked, prepared, settings)
-    if not settings.wait:
-        say(job_id)
-        return exits.COMMITTED
+    sent: set[str] = set()
+    try:
+        if asked is None or prepared is None:
+            job_id = settings.attach or ""
+        else:
+            job_id = _submitted(dashboard, asked, prepared, settings, sent, pace)
+        if not settings.wait:
+            say(job_id)
+            return exits.COMMITTED
+        return _followed(dashboard, job_id, asked is not None and not settings.detach, pace)
+    except KeyboardInterrupt:
+        for one in sent:
+            if settings.detach:
+                note(f"job {one} may be running")
+            else:
+                dashboard.stop(one)
+                note(f"job {one} was asked to stop")
+        raise
+
+
+def _followed(dashboard: Dashboard, job_id: str, stops: bool, pace: Pace) -> int:
     with Screen() as screen:
-        stops = asked is not None and not settings.detach
         follower = Follower(dashboard, job_id, screen, stops=stops, pace=pace)
         try:
             return asyncio.run(follower.code())
@@ -105,11 +119,20 @@ def _runtime_env(settings: Settings) -> dict[str, Any]:
     return env | {"working_dir": settings.working_dir, "excludes": stays}
 
 
-def _submitted(dashboard: Dashboard, asked: Asked, runtime_env: dict[str, Any], settings: Settings) -> str:
-    """The id of the job, or of the one that is at it already. No resources are asked for: so Ray starts the command on
-    the head, whatever CPUs that has.
+def _submitted(
+    dashboard: Dashboard,
+    asked: Asked,
+    runtime_env: dict[str, Any],
+    settings: Settings,
+    sent: set[str],
+    pace: Pace,
+) -> str:
+    """The id of the job, or of the one that is at it already. sent: gets the id of what the cluster may have taken.
+
+    No resources are asked for, so Ray starts the command on the head, whatever CPUs that has.
     """
-    for _ in range(_ATTEMPTS):
+    attempts, until = 0, time.monotonic() + pace.starting
+    while attempts < _ATTEMPTS:
         jobs = dashboard.jobs()
         working = next((job for job in jobs if not job.ended and asked.target and job.target == asked.target), None)
         if working is not None and settings.or_attach:
@@ -132,13 +155,19 @@ def _submitted(dashboard: Dashboard, asked: Asked, runtime_env: dict[str, Any], 
                 **({TARGET: asked.target} if asked.target else {}),
             },
         )
+        sent.add(request.id)
         try:
             dashboard.submit(request)
         except Taken:
+            sent.discard(request.id)
+            attempts += 1
             continue
-        except KeyboardInterrupt:  # it may have arrived
-            dashboard.stop(request.id)
-            raise
+        except Starting as error:
+            if time.monotonic() > until:
+                raise
+            note(f"{dashboard.address}: {error.reason}; trying again")
+            time.sleep(pace.poll)
+            continue
         note(f"submitted as job {request.id}")
         return request.id
     raise AuditError(exits.LOCKED, f"others submit jobs for {asked.target or asked.stem} all the time")

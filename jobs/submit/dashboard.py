@@ -21,6 +21,13 @@ from manifests.secrets import redacted
 TARGET = "line_audit_target"  # in the metadata of a job
 # Seconds for a connection, and between two bytes of an answer. Ray has no limit of its own.
 TIMES = (10.0, 30.0)
+# They tell of every connection, and of all that is left out of a package.
+_CHATTY = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+    "ray._private.runtime_env.working_dir",
+)
 # They would be taken before the address that is given.
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
@@ -47,6 +54,10 @@ class Unreachable(AuditError):
         self.reason = reason
 
 
+class Starting(Unreachable):
+    """The dashboard answers, and what starts jobs does not yet. It will pass, unless the head is broken."""
+
+
 class Taken(Exception):
     """There is a job with this id already."""
 
@@ -59,7 +70,7 @@ class Dashboard:
 
     def __init__(self, address: str):
         self.address = address
-        for name in ("ray.dashboard", "ray._private.runtime_env"):  # they tell of each file that is packed
+        for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
             with _environment_without(*_ADDRESSES):
@@ -88,16 +99,7 @@ class Dashboard:
     def submit(self, request: Request) -> None:
         """Returns when the cluster has taken the job. Raises Taken if it has one of this id."""
         try:
-            self._client.submit_job(
-                entrypoint=request.entrypoint,
-                submission_id=request.id,
-                runtime_env=request.runtime_env,
-                metadata=request.metadata,
-            )
-        except _Answered as answer:
-            if "already exists" in answer.text:
-                raise Taken from answer
-            raise answer.told(self.address) from answer
+            self._submit(request)
         except Unreachable:
             if self.job(request.id) is None:  # it may have arrived, and the answer been lost
                 raise
@@ -122,6 +124,19 @@ class Dashboard:
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             raise Unreachable(self.address, _reason(error)) from error
 
+    def _submit(self, request: Request) -> None:
+        try:
+            self._client.submit_job(
+                entrypoint=request.entrypoint,
+                submission_id=request.id,
+                runtime_env=request.runtime_env,
+                metadata=request.metadata,
+            )
+        except _Answered as answer:
+            if "already exists" in answer.text:
+                raise Taken from answer
+            raise answer.told(self.address) from answer
+
 
 class _Answered(Exception):
     """An answer that says no."""
@@ -133,6 +148,8 @@ class _Answered(Exception):
     def told(self, address: str) -> AuditError:
         lines = self.text.strip().splitlines()  # of a traceback the last one
         said = redacted(lines[-1][:500]) if lines else ""
+        if "No available agent" in self.text:
+            return Starting(address, "no agent on its head starts jobs yet")
         if self.status in (502, 503, 504):  # of a proxy
             return Unreachable(address, f"{self.status} {said}".strip())
         return AuditError(exits.FAILED, f"the cluster at {address} answers {self.status}: {said}")

@@ -21,10 +21,14 @@ STOP_SECONDS = 30  # that a job has to end politely; the audit takes two thirds 
 
 @dataclass(frozen=True)
 class Pace:
-    """In seconds. poll: between two questions for the job. silence: after which the log is asked for again, because a
-    dead connection tells nothing. patience: without an answer after which the cluster is given up. drain: for the rest
-    of the log of a job that has ended. stopping: for a job to end after it was asked to."""
+    """In seconds. starting: for a head that does not start jobs yet. poll: between two questions for the job.
 
+    silence: after which the log is asked for again, because a dead connection tells nothing. patience: without an
+    answer after which the cluster is given up. drain: for the rest of the log of a job that has ended. stopping: for a
+    job to end after it was asked to.
+    """
+
+    starting: float = 120.0
     poll: float = 2.0
     silence: float = 60.0
     patience: float = 300.0

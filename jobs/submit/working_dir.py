@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def check_folder(folder: str, stays: Sequence[str], most: int = MOST_BYTES) -> N
 
     patterns = [*get_runtime_env_default_excludes(), *stays]
     with_gitignore = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
-    _dir_travel(root, [_get_excludes(root, patterns)], weigh, with_gitignore)
+    _dir_travel(root, [_get_excludes(root, patterns)], weigh, with_gitignore, logging.getLogger(__name__))
     if sizes.total() > most:
         largest = ", ".join(f"{name} ({size / MIB:,.1f} MiB)" for name, size in sizes.most_common(_SHOWN))
         raise AuditError(

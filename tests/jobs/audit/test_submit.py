@@ -1,4 +1,4 @@
-"""The audit through ``ray job submit``, to a head that was started separately."""
+"""The audit through ``line-audit submit``, to a Ray head that was started separately."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def test_submitted_audit_gives_the_same_table(
         )
     finally:
         shutil.rmtree(short, ignore_errors=True)
-    assert f"driver exit code {code}" in done.stdout, done.stdout + done.stderr
-    assert done.returncode == (0 if code == 0 else 1)
+    told = done.stdout + done.stderr
+    assert "without a token: 4" in done.stdout and "with a wrong token: 4" in done.stdout, told
+    assert done.returncode == code, told
+    assert "progress: 21 of 21 images" in done.stderr, told
     assert stable(published(tmp_path / "submitted")) == stable(published(run[0]))
