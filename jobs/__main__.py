@@ -1,4 +1,4 @@
-"""``python -m jobs``: the command line, for ``ray job submit``."""
+"""``python -m jobs``: the command line of a checkout that is not installed, as a submitted job is."""
 
 from jobs.cli import main
 

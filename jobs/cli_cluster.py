@@ -59,7 +59,8 @@ def submit(
 ) -> None:
     """Run a command on a Ray cluster, follow it, and end with its exit code."""
     from jobs.submit.asked import asked
-    from jobs.submit.command import Settings, submit_command
+    from jobs.submit.command import submit_command
+    from jobs.submit.settings import Settings
 
     settings = Settings(
         address, working_dir, tuple(exclude or ()), tuple(env or ()), not no_wait, detach, attach, or_attach

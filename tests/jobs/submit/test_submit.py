@@ -18,8 +18,9 @@ from aiohttp import web
 
 from jobs.audit import exits
 from jobs.submit.asked import Asked
-from jobs.submit.command import Settings, submit_command
+from jobs.submit.command import submit_command
 from jobs.submit.follow import Pace
+from jobs.submit.settings import Settings
 from tests.jobs.submit.dashboard import Fake, serving
 
 ROOT = Path(__file__).resolve().parents[3]
