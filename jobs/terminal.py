@@ -9,29 +9,32 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)  # progress, warnings, errors
-output = Console(highlight=False)  # what was asked for
+from manifests.secrets import redacted
+
+# Names, addresses and messages come from others: what is printed is text, and neither markup nor a name of an emoji.
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # progress, warnings, errors
+output = Console(highlight=False, markup=False, emoji=False)  # what was asked for
 CELL = 2000  # characters; S3 has keys of 1024
 
 
 def complain(message: str) -> None:
-    """An error for the person at the terminal."""
-    console.print(f"[bold red]error:[/] {_plain(message)}", soft_wrap=True)
+    """An error for the person at the terminal, without credentials."""
+    console.print(Text.assemble(("error:", "bold red"), " ", _plain(message)), soft_wrap=True)
     sys.stderr.flush()
 
 
 def note(message: str) -> None:
-    """A warning for the person at the terminal."""
-    console.print(f"[yellow]note:[/] {_plain(message)}", soft_wrap=True)
+    """A warning for the person at the terminal, without credentials."""
+    console.print(Text.assemble(("note:", "yellow"), " ", _plain(message)), soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """A line of the answer, on standard output. As text, not markup, and not broken."""
-    output.print(text, markup=False, soft_wrap=True)
+    """A line of the answer, on standard output, not broken."""
+    output.print(text, soft_wrap=True)
 
 
 def print_tables(tables: Iterable[tuple[str, list[str], list[list[str]]]]) -> None:
-    """Title, headings and cells of each table, on standard output. As text, not markup: names come from others."""
+    """Title, headings and cells of each table, on standard output."""
     from manifests.schema import printable  # Arrow, which --help does not wait for
 
     for title, headings, cells in tables:
@@ -40,8 +43,9 @@ def print_tables(tables: Iterable[tuple[str, list[str], list[list[str]]]]) -> No
             table.add_column(heading, justify="right" if index else "left", no_wrap=not index, overflow="fold")
         for row in cells:
             table.add_row(*(Text(printable(cell, CELL)) for cell in row))
-        output.print(table, markup=False)
+        output.print(table)
 
 
 def _plain(message: str) -> str:
-    return message.replace("[", r"\[")
+    """Without credentials, and with what a terminal would obey escaped."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in redacted(message))

@@ -13,6 +13,7 @@ from jobs.manifest.left_out import told
 from jobs.terminal import output as console
 from jobs.terminal import say
 from jobs.uris import is_local, join
+from manifests.schema import printable
 
 
 def print_summary(config: AuditConfig, outcome: Outcome) -> None:
@@ -24,7 +25,7 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     names = sorted({*counts["scored_by_category"], *counts["review_by_category"]})
     for name in names:
         categories.add_row(
-            name or "of no category",
+            printable(name) or "of no category",
             *(
                 str(counts[key].get(name, 0))
                 for key in ("scored_by_category", "anomalous_by_category", "review_by_category")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 from rich.table import Table
+from rich.text import Text
 from torch.hub import get_dir
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
@@ -141,7 +142,7 @@ def _rows() -> list[dict[str, object]]:
 @contextmanager
 def step(what: str) -> Iterator[None]:
     """A heading, and how long it took."""
-    console.rule(f"[bold]{what}", align="left")
+    console.rule(Text(what, "bold"), align="left")
     start = time.monotonic()
     yield
     console.print(f"({time.monotonic() - start:.1f} s)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.markup import escape
 from rich.table import Table
 
 from jobs.manifest.inspect import Counts, Inspection
@@ -70,5 +69,5 @@ def _size(count: int) -> str:
 
 
 def plain(text: str) -> str:
-    """For a cell of a table. Names come from whoever wrote a manifest: neither markup nor commands of a terminal."""
-    return escape(printable(text))
+    """For a cell of a table. Names come from whoever wrote a manifest: no commands of a terminal."""
+    return printable(text)

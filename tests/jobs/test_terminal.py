@@ -1,0 +1,40 @@
+"""What is printed is text, whatever names and messages hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs import terminal
+from jobs.audit.config import AuditConfig
+from jobs.audit.run import Outcome
+from jobs.audit.summary import print_summary
+from tests.nights import Night, write_night
+
+HOSTILE = r"a\[/]b[bold]c[/]d :bomb: [link=https://x]e"
+
+
+def test_messages_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.complain(HOSTILE)
+    terminal.note(HOSTILE)
+    terminal.say(HOSTILE)
+    terminal.print_tables([(HOSTILE, ["first", "second"], [[HOSTILE, "1"]])])
+    said = capsys.readouterr()
+    assert said.err == f"error: {HOSTILE}\nnote: {HOSTILE}\n"
+    assert said.out.startswith(f"{HOSTILE}\n")
+    assert said.out.count(HOSTILE) == 3
+
+
+def test_messages_give_no_orders_to_the_terminal_and_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.complain("a\x1b[2Jb\u202ec\nd s3://key:hushhush@bucket/x")
+    assert capsys.readouterr().err == "error: a\\x1b[2Jb\\u202ec\nd s3://***@bucket/x\n"
+
+
+def test_a_summary_shows_a_category_that_looks_like_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, record = write_night(str(tmp_path), Night("2026-03-01", rows=60))
+    record.counts["review_by_category"] = {"[/]x": 3, "\x1b[2J": 1}
+    config = AuditConfig(manifest="m.csv", bundle="b", output=str(tmp_path))
+    print_summary(config, Outcome(0, record))
+    said = capsys.readouterr().out
+    assert "[/]x" in said and "\\x1b[2J" in said and "\x1b" not in said
