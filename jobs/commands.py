@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
-from jobs.storage_errors import StorageAccessError
+from jobs.storage_errors import NoStorage, StorageAccessError
 from jobs.terminal import complain
 
 
@@ -20,3 +20,11 @@ def ended(work: Callable[[], int | None]) -> int:
     except StorageAccessError as error:
         complain(str(error))
         return exits.NO_ACCESS
+    except NoStorage as error:
+        complain(str(error))
+        return exits.USAGE
+    except BrokenPipeError:  # whoever reads the answer has seen enough
+        raise
+    except OSError as error:  # of this machine's disk: full, no folder, a folder in the place of a file
+        complain(f"{type(error).__name__}: {error}")
+        return exits.FAILED

@@ -9,7 +9,8 @@ import duckdb
 
 from jobs.range_files import RangeFiles
 from jobs.storage import scratch
-from jobs.uris import is_local
+from jobs.storage_errors import access
+from jobs.uris import is_local, scheme_of
 from manifests.database import database
 
 
@@ -18,13 +19,22 @@ def results_database(*uris: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB with bounded memory that reads local files and those of the storages of ``uris``.
 
     DuckDB's own extension for S3 would have to be downloaded, and knows other credentials than the audit does. Nothing
-    can be written to those storages.
+    can be written to those storages. What a storage raises comes through DuckDB as an error of its own: it leaves as
+    FileNotFoundError or StorageAccessError.
     """
+    # One of each scheme: DuckDB asks it for all files of the scheme.
+    remote = {scheme_of(uri): (uri, RangeFiles(uri)) for uri in uris if not is_local(uri)}
     with scratch() as local, database(local, "results") as connection:
-        for uri in uris:
-            if not is_local(uri):
-                connection.register_filesystem(RangeFiles(uri))
-        yield connection
+        for _, files in remote.values():
+            connection.register_filesystem(files)
+        try:
+            yield connection
+        except duckdb.Error:
+            for uri, files in remote.values():
+                if (failed := files.take_failed()) is not None:
+                    with access(uri):
+                        raise failed from None
+            raise
 
 
 def table_name(uri: str) -> str:

@@ -5,6 +5,7 @@ Writes are whole or not at all: a temporary name and a rename on a local disk, o
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec import AbstractFileSystem
 
-from jobs.storage_errors import access, error_name
+from jobs.storage_errors import NoStorage, access, error_name, is_bucket_missing
 from jobs.uris import is_local, path_of, scheme_of
 
 # An object store answers slowly under load; these bound one request, the callers' retries bound the whole. fsspec's own
@@ -56,7 +57,7 @@ class Entry:
 def filesystem(uri: str, *, retrying: bool = True) -> AbstractFileSystem:
     """The file system of a URI. Its instances are cached by fsspec, so this is cheap.
 
-    retrying: False for a caller with retries of its own, which those of the clients would multiply. Raises ValueError
+    retrying: False for a caller with retries of its own, which those of the clients would multiply. Raises NoStorage
     naming the scheme if nothing installed can read it.
     """
     scheme = scheme_of(uri)
@@ -68,7 +69,7 @@ def filesystem(uri: str, *, retrying: bool = True) -> AbstractFileSystem:
     try:
         fs = fsspec.filesystem(scheme, **options)
     except Exception as error:  # a scheme that wants more than a name says so with whatever its constructor raises
-        raise ValueError(f"{uri}: no storage for scheme {scheme!r} ({type(error).__name__}: {error})") from error
+        raise NoStorage(f"{uri}: no storage for scheme {scheme!r} ({type(error).__name__}: {error})") from error
     if scheme in _S3 and not retrying:
         fs.retries = 1
     return fs
@@ -115,10 +116,16 @@ def write_bytes(uri: str, data: bytes) -> None:
     with access(uri):
         fs, path = filesystem(uri), path_of(uri)
         if not is_local(uri):
-            fs.pipe_file(path, data)
+            fs.pipe_file(path, data, **_content_type(uri))
             return
         with _whole(path) as temporary, open(temporary, "wb") as file:
             file.write(data)
+
+
+def _content_type(uri: str) -> dict[str, str]:
+    """What an object store is told of an object: a browser shows a page or a picture only if it says that it is one."""
+    kind, _ = mimetypes.guess_type(path_of(uri))
+    return {"ContentType": kind} if kind is not None and scheme_of(uri) in _S3 else {}
 
 
 def upload(local: Path, uri: str) -> None:
@@ -291,13 +298,18 @@ def _s3_objects(fs: AbstractFileSystem, base: str) -> Iterator[tuple[Mapping[str
 
 
 def names(uri: str) -> list[str]:
-    """What lies directly in a folder or below a prefix, by name, sorted. An absent folder has nothing."""
+    """What lies directly in a folder or below a prefix, by name, sorted. An absent folder has nothing.
+
+    Raises StorageAccessError, also if there is no such bucket.
+    """
     with access(uri):
         fs = filesystem(uri)
         fs.invalidate_cache()
         try:
             found = fs.ls(path_of(uri), detail=False)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if is_bucket_missing(error):
+                raise
             return []
     return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 

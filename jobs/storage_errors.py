@@ -19,6 +19,13 @@ class StorageAccessError(Exception):
         super().__init__(redacted(message))
 
 
+class NoStorage(ValueError):
+    """An address of a scheme that nothing installed can read. Its message holds no credentials."""
+
+    def __init__(self, message: str):
+        super().__init__(redacted(message))
+
+
 @contextmanager
 def access(uri: str) -> Iterator[None]:
     """Turn what a storage says when it refuses us into StorageAccessError, naming the URI and the remedy.
@@ -30,7 +37,7 @@ def access(uri: str) -> Iterator[None]:
     except PermissionError as error:
         raise StorageAccessError(f"{uri}: permission denied ({error}); check credentials and policy") from None
     except FileNotFoundError as error:
-        if error_name(error) == "NoSuchBucket" or "bucket does not exist" in str(error).lower():
+        if is_bucket_missing(error):
             raise StorageAccessError(f"{uri}: the bucket does not exist") from None
         raise
     except OSError as error:
@@ -76,6 +83,11 @@ def error_name(error: BaseException | None) -> str:
             return type(error).__name__
         error = error.__cause__ or error.__context__
     return first
+
+
+def is_bucket_missing(error: FileNotFoundError) -> bool:
+    """Whether not only the object is not there."""
+    return error_name(error) == "NoSuchBucket" or "bucket does not exist" in str(error).lower()
 
 
 def is_credentials_error(error: BaseException) -> bool:

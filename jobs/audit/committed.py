@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from jobs.audit import exits
@@ -47,12 +47,17 @@ def _is_told_of(folder: RunFolder, record: RunRecord) -> bool:
 
 
 def committed_runs(
-    output: str, name: str | None = None, until: str | None = None, last: int | None = None
+    output: str,
+    name: str | None = None,
+    until: str | None = None,
+    last: int | None = None,
+    unreadable: Callable[[AuditError], None] | None = None,
 ) -> list[tuple[RunFolder, RunRecord]]:
     """The committed runs of an output, ascending by date and then name.
 
     name: only those of this name. until: only those of earlier dates, YYYY-MM-DD. last: no more dates than that, the
-    latest ones that have such a run. Raises AuditError if a record cannot be read, StorageAccessError.
+    latest ones that have such a run. unreadable: told of each run whose record cannot be read, which is left out then;
+    None: the first one raises AuditError. Raises StorageAccessError.
     """
     dates = [date for date in run_dates(output) if until is None or date < until]
     found: list[list[tuple[RunFolder, RunRecord]]] = []
@@ -60,18 +65,29 @@ def committed_runs(
         # A few dates at a time, so that a limit on an output of many years does not read all of it.
         while dates and (last is None or len(found) < last):
             some, dates = dates[-AT_ONCE:], dates[:-AT_ONCE]
-            of_dates = pool.map(lambda date: list(committed_on(output, date, name)), some)
+            of_dates = pool.map(lambda date: list(committed_on(output, date, name, unreadable)), some)
             found[:0] = [runs for runs in of_dates if runs]
     kept = found if last is None else found[-last:]
     return [run for runs in kept for run in runs]
 
 
-def committed_on(output: str, date: str, name: str | None = None) -> Iterator[tuple[RunFolder, RunRecord]]:
+def committed_on(
+    output: str, date: str, name: str | None = None, unreadable: Callable[[AuditError], None] | None = None
+) -> Iterator[tuple[RunFolder, RunRecord]]:
     """The committed runs of a date, YYYY-MM-DD, by name. Raises as ``committed_runs``."""
     for one in [name] if name is not None else names(join(output, "runs", date)):
         folder = RunFolder(output, date, one)
-        if exists(folder.success) and (record := read_record(folder)) is not None:
-            yield folder, record
+        if not exists(folder.success):
+            continue
+        try:
+            record = read_record(folder)
+        except AuditError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+        else:
+            if record is not None:
+                yield folder, record
 
 
 def retries(folder: RunFolder, record: RunRecord) -> list[tuple[RunFolder, FrozenManifest]]:

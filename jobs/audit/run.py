@@ -41,7 +41,7 @@ from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import joins_cluster, ray_session
 from jobs.report.at_commit import report_at_commit
 from jobs.storage import exists, scratch, sweep, write_bytes
-from jobs.storage_errors import StorageAccessError
+from jobs.storage_errors import NoStorage, StorageAccessError
 from jobs.uris import parent
 from manifests.freeze import FrozenManifest
 from manifests.secrets import redacted
@@ -273,5 +273,7 @@ def exit_code(error: BaseException) -> int:
             return current.code
         if isinstance(current, StorageAccessError):
             return exits.NO_ACCESS
+        if isinstance(current, NoStorage):
+            return exits.USAGE
         pending += [current.__cause__, current.__context__, getattr(current, "cause", None)]
     return exits.FAILED

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.results import DUPLICATE_SQL
 from jobs.database import table_name
-from jobs.report.grid import BIN_SQL, BINS, Histogram
+from jobs.report.grid import BIN_SQL, BINS, Count, Histogram
 
 # Names come from manifests, which may have any number of them: the largest groups are kept, and how many are not.
 MOST_GROUPS = 200
@@ -38,11 +38,11 @@ class _Model(BaseModel):
 class Counts(_Model):
     """Rows by decision. Duplicates failed too, but are counted apart: no image of theirs was lost."""
 
-    normal: int = 0
-    anomalous: int = 0
-    review: int = 0
-    failed: int = 0
-    duplicates: int = 0
+    normal: Count = 0
+    anomalous: Count = 0
+    review: Count = 0
+    failed: Count = 0
+    duplicates: Count = 0
 
     @property
     def decided(self) -> int:

@@ -11,7 +11,6 @@ from jobs.audit.lock import RunLock
 from jobs.commands import ended
 from jobs.report.make import make_report, write_report
 from jobs.terminal import say
-from manifests.secrets import redacted
 
 
 def report_command(run: str, bundle: str | None, nights: int) -> int:
@@ -23,8 +22,8 @@ def report_command(run: str, bundle: str | None, nights: int) -> int:
             record = committed(folder)
             try:
                 made = make_report(folder, record, bundle or record.bundle, nights)
-            except duckdb.Error as error:
-                said = redacted(f"{folder.results}: the results cannot be read: {error}")
+            except (duckdb.Error, FileNotFoundError) as error:
+                said = f"{folder.results}: the results cannot be read: {error}"
                 raise AuditError(exits.FAILED, said) from error
             lock.check()
             write_report(folder, made)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 # 16 decades in steps of 0.9 %: scores are mean squares, and nobody's spread is as narrow as a step. What is beyond an
 # end is counted in the bin there.
@@ -20,6 +21,8 @@ BIN_SQL = (
 )
 
 Counts = npt.NDArray[np.int64]
+# A number of rows, as a report.json that may be damaged has it.
+Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Histogram(BaseModel):
@@ -28,7 +31,7 @@ class Histogram(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     first: int = 0
-    counts: tuple[int, ...] = ()
+    counts: tuple[Count, ...] = ()
 
     @classmethod
     def of(cls, counts: Counts) -> Histogram:

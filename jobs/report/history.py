@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import duckdb
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from jobs.audit.committed import committed_runs
 from jobs.audit.exits import AuditError
@@ -17,7 +17,6 @@ from jobs.storage import read_bytes
 from jobs.storage_errors import StorageAccessError
 
 AT_ONCE = 8
-NAMED = 3
 
 
 class _Stored(BaseModel):
@@ -44,9 +43,13 @@ def history(folder: RunFolder, last: int) -> History:
     What cannot be read is left out with a remark: a report without a night is better than none.
     """
     found = History()
+
+    def unreadable(error: AuditError) -> None:
+        found.remarks.append(f"an earlier night is left out: {error}")
+
     try:
-        runs = committed_runs(folder.output, folder.name, until=folder.run_date, last=last) if last else []
-    except (AuditError, StorageAccessError) as error:
+        runs = committed_runs(folder.output, folder.name, folder.run_date, last, unreadable) if last else []
+    except (StorageAccessError, OSError) as error:
         found.remarks.append(f"no earlier night could be read: {error}")
         return found
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -69,7 +72,7 @@ def _kept(folder: RunFolder, record: RunRecord) -> Aggregates | None:
         found = _Stored.model_validate_json(read_bytes(folder.report_json)).aggregates
         for scores in found.scores:
             scores.histogram.dense()
-    except (FileNotFoundError, StorageAccessError, ValidationError, ValueError):
+    except (OSError, StorageAccessError, ValueError):  # also if it is not there, or no JSON of this version
         return None  # then they are counted again
     return found if found.are_of(record) else None
 

@@ -28,7 +28,7 @@ def make_report(folder: RunFolder, record: RunRecord, bundle: str, nights: int =
     """The report of the results that are published, which ``record`` tells of.
 
     bundle: where the run's bundle is now. nights: so many earlier ones of the same name at most are held against.
-    Raises duckdb.Error if the table cannot be read, StorageAccessError.
+    Raises duckdb.Error or FileNotFoundError if the table cannot be read, StorageAccessError.
     """
     with results_database(folder.results) as connection:
         view(connection, folder)

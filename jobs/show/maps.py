@@ -59,13 +59,13 @@ def _newest(folder: RunFolder, record: RunRecord, row: PublishedRow) -> tuple[Ru
 
 def _shard_in(parts: list[str], image_id: str) -> int | None:
     """The shard of an image in the parts of a frozen manifest, or None if it is not in them."""
-    with results_database(*parts) as connection:
-        try:
+    try:
+        with results_database(*parts) as connection:
             found = connection.execute(
                 "SELECT shard FROM read_parquet(?, hive_partitioning = false) WHERE image_id = ?",
                 [[table_name(part) for part in parts], image_id],
             ).fetchone()
-        except duckdb.Error as error:
-            said = str(error).splitlines()[0][:200]
-            raise AuditError(exits.FAILED, f"the frozen manifest of a retry cannot be read ({said})") from error
+    except (duckdb.Error, FileNotFoundError) as error:
+        said = str(error).splitlines()[0][:200]
+        raise AuditError(exits.FAILED, f"the frozen manifest of a retry cannot be read ({said})") from error
     return None if found is None else int(found[0])

@@ -105,12 +105,12 @@ def _read(folder: RunFolder, names: Sequence[str], uris: Iterable[str]) -> list[
         f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false) WHERE ({conditions}) "
         f"AND NOT {DUPLICATE_SQL} ORDER BY image_id"
     )
-    with results_database(folder.results) as connection:
-        try:
+    try:
+        with results_database(folder.results) as connection:
             rows = connection.execute(sql, [table_name(folder.results), *names, *uris]).fetchall()
-        except duckdb.Error as error:
-            said = str(error).splitlines()[0][:200]
-            raise AuditError(
-                exits.FAILED, f"{folder.results}: the table cannot be read ({said}); line-audit verify says more"
-            ) from error
+    except duckdb.Error as error:
+        said = str(error).splitlines()[0][:200]
+        raise AuditError(
+            exits.FAILED, f"{folder.results}: the table cannot be read ({said}); line-audit verify says more"
+        ) from error
     return [PublishedRow(*row) for row in rows]

@@ -375,10 +375,12 @@ def test_the_marker_of_a_folder_on_s3_is_no_object(s3: str) -> None:
         lambda uri, _: create(uri, b"x"),
         lambda uri, _: list(listing(uri)),
         lambda uri, _: list(listing(parent(uri))),
+        lambda uri, _: storage.names(parent(uri)),
+        lambda uri, _: storage.names(join(uri, "deep")),
         lambda uri, local: download(uri, local),
         lambda uri, local: upload(Path(__file__), uri),
     ],
-    ids=["read", "write", "create", "list", "list bucket", "download", "upload"],
+    ids=["read", "write", "create", "list", "list bucket", "names of bucket", "names", "download", "upload"],
 )
 def test_an_absent_bucket_is_no_access(s3: str, tmp_path: Path, call: Callable[[str, Path], Any]) -> None:
     with pytest.raises(StorageAccessError, match=r"s3://no-such-bucket.*bucket does not exist"):
@@ -608,6 +610,16 @@ def test_names_are_those_directly_in_a_folder(place: str) -> None:
     assert storage.names(place) == [".hidden", "a", "b.json"]
     assert storage.names(join(place, "a")) == ["deep.png", "deeper"]
     assert storage.names(join(place, "none")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("report.html", "text/html"), ("a #1.png", "image/png"), ("run.json", "application/json"), ("_SUCCESS", None)],
+)
+def test_a_browser_is_told_what_an_object_is(s3: str, name: str, kind: str | None) -> None:
+    write_bytes(f"s3://bucket/kinds/{name}", b"x")
+    told = storage.filesystem("s3://bucket").call_s3("head_object", Bucket="bucket", Key=f"kinds/{name}")
+    assert told["ContentType"] == kind or (kind is None and told["ContentType"] == "binary/octet-stream")
 
 
 def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:

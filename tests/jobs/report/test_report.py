@@ -194,6 +194,17 @@ def test_on_s3_as_on_a_disk(nights: Nights, s3: str) -> None:
     assert f"{far.heatmaps}/" in reader.text  # a browser cannot follow the page to it
     nights.report(of=RunFolder("s3://no-such-bucket/audit", "2026-03-11", "audit"), code=exits.NO_ACCESS)
 
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError("the policy says no")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("s3fs.S3FileSystem._open", denied)
+        said = nights.report(of=far, code=exits.NO_ACCESS)
+    assert f"{far.results}: permission denied (the policy says no)" in said and "Traceback" not in said
+    delete(far.results)
+    said = nights.report(of=far, code=exits.FAILED)
+    assert f"{far.results}: the results cannot be read" in said and "Traceback" not in said
+
 
 def test_earlier_nights_are_read_from_their_reports(own: Nights) -> None:
     own.report()
@@ -220,6 +231,34 @@ def test_earlier_nights_are_read_from_their_reports(own: Nights) -> None:
         assert f"{date}/audit is left out, its results could not be read" in reader.text
     own.report("--nights", "2")
     assert own.read()[1].rates.nights == 2
+
+
+def test_a_damaged_night_costs_that_night_only(own: Nights) -> None:
+    record = RunFolder(own.output, DATES[-1], "audit").record
+    write_bytes(record, read_bytes(record)[:100])
+    own.report()
+    reader, found = own.read()
+    assert found.rates.nights == len(DATES) - 1
+    assert f"an earlier night is left out: {record} is not a run record" in reader.text
+
+
+@pytest.mark.parametrize("value", [-5, 2**70])
+def test_numbers_that_cannot_be_are_counted_again(own: Nights, value: int) -> None:
+    own.report()
+    _, before = own.read()
+    for date, path in ((COUNTED[0], ("total", "anomalous")), (COUNTED[1], ("scores", 0, "histogram", "counts", 0))):
+        kept = RunFolder(own.output, date, "audit").report_json
+        content = json.loads(read_bytes(kept))
+        at = content["aggregates"]
+        for step in path[:-1]:
+            at = at[step]
+        at[path[-1]] = value
+        write_bytes(kept, json.dumps(content).encode())
+    odd = Path(RunFolder(own.output, COUNTED[2], "audit").report_json)
+    odd.unlink()
+    odd.mkdir()
+    own.report()
+    assert own.read()[1] == before
 
 
 def test_what_is_missing_is_told(own: Nights) -> None:
