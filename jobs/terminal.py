@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 
@@ -11,9 +12,19 @@ from rich.text import Text
 
 from manifests.secrets import redacted
 
+
+class _Console(Console):
+    """A console whose reader may go away, as head does: the command goes on, and ends with its own exit code."""
+
+    def on_broken_pipe(self) -> None:
+        """What is written from now on goes nowhere."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 # Names, addresses and messages come from others: what is printed is text, and neither markup nor a name of an emoji.
-console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # progress, warnings, errors
-output = Console(highlight=False, markup=False, emoji=False)  # what was asked for
+console = _Console(stderr=True, highlight=False, markup=False, emoji=False)  # progress, warnings, errors
+output = _Console(highlight=False, markup=False, emoji=False)  # what was asked for
 CELL = 2000  # characters; S3 has keys of 1024
 
 

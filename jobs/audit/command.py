@@ -9,8 +9,8 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -52,8 +52,8 @@ def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float
             _dry_run(config)
             return exits.COMMITTED
         outcome = _with_progress(lambda watcher: audit(config, watcher), began, leaver)
-        print_summary(config, outcome)
-        notifier.finished(outcome.record, outcome.code)
+        with _told(notifier, outcome):
+            print_summary(config, outcome)
         return outcome.code
 
     return _ended(run, notifier)
@@ -65,9 +65,8 @@ def retry_command(run: str, settings: dict[str, Any]) -> int:
 
     def retry(leaver: _Leaver) -> int:
         outcome = _with_progress(lambda watcher: retry_failed(run, _budgets(settings), watcher), time.time(), leaver)
-        print_retry(outcome)
-        if outcome.scored_shards + outcome.earlier_shards:
-            notifier.finished(outcome.record, outcome.code)
+        with _told(notifier, outcome, published=bool(outcome.scored_shards + outcome.earlier_shards)):
+            print_retry(outcome)
         return outcome.code
 
     return _ended(retry, notifier)
@@ -79,12 +78,22 @@ def rethreshold_command(run: str, threshold: str, settings: dict[str, Any]) -> i
 
     def again(leaver: _Leaver) -> int:
         outcome = rethreshold(run, threshold, settings, note)
-        print_rethreshold(outcome)
-        if outcome.scored_shards:
-            notifier.finished(outcome.record, outcome.code)
+        with _told(notifier, outcome, published=bool(outcome.scored_shards)):
+            print_rethreshold(outcome)
         return outcome.code
 
     return _ended(again, notifier)
+
+
+@contextmanager
+def _told(notifier: Notifier, outcome: Outcome, *, published: bool = True) -> Iterator[None]:
+    """Tell others of results that were published, once the person at the terminal was told, whether that went well or
+    not."""
+    try:
+        yield
+    finally:
+        if published:
+            notifier.finished(outcome.record, outcome.code)
 
 
 def _notifier(command: str, settings: dict[str, Any], run: str | None = None) -> tuple[Notifier, dict[str, Any]]:

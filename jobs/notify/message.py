@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from jobs.audit import exits
 from jobs.audit.record import RunFolder, RunRecord, now
 from jobs.report.verdict import Verdict
 from jobs.storage import read_bytes
 from jobs.storage_errors import StorageAccessError
+from manifests.schema import printable
 from manifests.secrets import redacted
 
 if TYPE_CHECKING:
     from jobs.report.findings import Findings
+
+MOST_TEXT = 2000  # characters
 
 Event = Literal["finished", "nothing_new", "failed", "interrupted"]
 
@@ -35,11 +40,13 @@ class Moved(BaseModel):
 
 
 class Message(BaseModel):
-    """The JSON. text: all of it in a sentence or two, which Slack, Mattermost and Teams show.
+    """The JSON. text: all of it in a sentence or two, which Slack, Mattermost and Teams show; what they would take for
+    a link, a mention or a tag is escaped there, and nowhere else.
 
     verdict: of the report, None if there is none. rates: anomalous and review as shares of the scored images, failed of
-    all. links: URIs of the results, the run's folder, the report and the review queue. run_id and what follows from it
-    are empty where a command failed before it knew its run.
+    all; rows that are duplicates count in none of them. seconds: that the command took. links: URIs of the results, the
+    run's folder, the report and the review queue. run_id and what follows from it are empty where a command failed
+    before it knew its run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,8 +74,16 @@ class Message(BaseModel):
 
     @property
     def is_problem(self) -> bool:
-        """Whether somebody should do something: it failed, is beyond its error budget, or the report says so."""
-        return self.exit_code != exits.COMMITTED or self.verdict in ("watch", "alarm")
+        """Whether somebody should do something: it failed, is beyond its error budget, or the report says so; or there
+        is no report, so that nobody knows."""
+        return self.exit_code != exits.COMMITTED or (self.event == "finished" and self.verdict != "quiet")
+
+    @field_validator("text", "exit_reason", "sentences", "links")
+    @classmethod
+    def _without_secrets(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: redacted(one) for name, one in value.items()}
+        return redacted(value) if isinstance(value, str) else tuple(redacted(one) for one in value)
 
 
 def finished(command: str, folder: RunFolder, record: RunRecord, code: int) -> Message:
@@ -76,25 +91,29 @@ def finished(command: str, folder: RunFolder, record: RunRecord, code: int) -> M
     found, problem = _findings(folder, record)
     counts = record.counts
     decisions: dict[str, int] = counts["decisions"]
-    scored = counts["status"].get("scored", 0)
-    of = {"anomalous": scored, "review": scored, "failed": counts["rows"]}
-    rates = {name: decisions.get(name, 0) / every if every else None for name, every in of.items()}
+    scored, failed = counts["status"].get("scored", 0), sum(counts["failed_by_category"].values())
+    duplicates = decisions.get("failed", 0) - failed
+    images = counts["rows"] - duplicates
+    counted = {name: decisions.get(name, 0) for name in ("anomalous", "review")} | {"failed": failed}
+    of = {"anomalous": scored, "review": scored, "failed": images}
+    rates = {name: counted[name] / every if every else None for name, every in of.items()}
     links = {"results": folder.results, "run": folder.uri, "review_queue": folder.queue(record.version)}
     sentences = (problem,) if found is None else found.sentences
-    told = ", ".join(f"{decisions.get(name, 0):,} {name}" for name in ("anomalous", "review", "failed"))
+    told = [f"{images:,} images", *(f"{count:,} {name}" for name, count in counted.items())]
+    told += [f"{duplicates:,} duplicate rows"] if duplicates else []
     verdict = found.verdict if found else "no report"
-    head = f"Line Audit {record.run_id}: {verdict}. {counts['rows']:,} images, {told}."
-    timings: dict[str, Any] = record.timings
+    head = f"Line Audit {record.run_id}: {verdict}. {', '.join(told)}."
+    timings = _timings(command, record)
     return Message(
         event="finished",
         command=command,
-        text=redacted(" ".join([head, *sentences[:2], *([] if code == exits.COMMITTED else [f"Exit code {code}."])])),
+        text=_text([head, *sentences[:2], *([] if code == exits.COMMITTED else [f"Exit code {code}."])]),
         exit_code=code,
-        exit_reason=redacted(record.exit_reason or exits.MEANING[code]),
+        exit_reason=record.exit_reason or exits.MEANING[code],
         run_id=record.run_id,
         version=record.version,
         verdict=None if found is None else found.verdict,
-        sentences=tuple(redacted(one) for one in sentences),
+        sentences=sentences,
         rows=counts["rows"],
         decisions=decisions,
         rates=rates,
@@ -109,17 +128,30 @@ def finished(command: str, folder: RunFolder, record: RunRecord, code: int) -> M
 
 def ended(command: str, event: Event, code: int, reason: str, folder: RunFolder | None) -> Message:
     """Of a command that published nothing. folder: of its run, if it came so far."""
-    said = redacted(reason)
     what = {"failed": "failed", "interrupted": "was interrupted", "nothing_new": "had nothing to do"}[event]
     return Message(
         event=event,
         command=command,
-        text=f"Line Audit {folder.run_id if folder else command}: {command} {what}. {said}",
+        text=_text([f"Line Audit {folder.run_id if folder else command}: {command} {what}.", reason]),
         exit_code=code,
-        exit_reason=said,
+        exit_reason=reason,
         run_id=None if folder is None else folder.run_id,
         links={} if folder is None else {"run": folder.uri},
     )
+
+
+def _text(sentences: Sequence[str]) -> str:
+    """What chat programs show as it is: names in it come from manifests, and must not notify everybody."""
+    plain = html.escape(printable(redacted(" ".join(sentences)), MOST_TEXT), quote=False)
+    return plain.replace("@", "@\u200b").replace("](", "]\u200b(")
+
+
+def _timings(command: str, record: RunRecord) -> dict[str, Any]:
+    """Of this command; those of the record are the audit's."""
+    if command == "audit":
+        return record.timings
+    versions = sorted([*record.retries, *record.rethresholds], key=lambda one: int(one.get("version", 0)))
+    return {"seconds": versions[-1].get("seconds")} if versions else {}
 
 
 def _findings(folder: RunFolder, record: RunRecord) -> tuple[Findings | None, str]:

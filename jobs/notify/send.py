@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ import httpx
 from jobs.notify.message import Message
 from jobs.storage import write_bytes
 from jobs.uris import scheme_of
+from manifests.secrets import without_secrets
 
 WAITS = (1.0, 4.0)  # seconds, before the second attempt and the third
 PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -47,23 +49,51 @@ def shown(target: str) -> str:
             return f"the webhook at {urlsplit(target).hostname}"
         except ValueError:
             return "a webhook whose address is none"
-    return target
+    return without_secrets(target)
 
 
 def _post(url: str, data: bytes, timeout: float, waits: Sequence[float]) -> None:
-    with httpx.Client(timeout=timeout, follow_redirects=False) as client:
-        for wait in (*waits, None):
-            try:
-                answer = client.post(url, content=data, headers={"content-type": "application/json"})
-            except httpx.TransportError:
-                if wait is None:
-                    raise
-            else:
-                if answer.status_code < 300:
-                    return
-                if wait is None or answer.status_code not in PASSING:
-                    raise RuntimeError(f"it answered {answer.status_code} {answer.reason_phrase}")
-            time.sleep(wait)
+    for wait in (*waits, None):
+        try:
+            answer = _answer(url, data, timeout)
+        except (httpx.TransportError, TimeoutError):
+            if wait is None:
+                raise
+        else:
+            if answer.status_code < 300:
+                return
+            if wait is None or answer.status_code not in PASSING:
+                raise RuntimeError(f"it answered {answer.status_code} {answer.reason_phrase}")
+        time.sleep(wait)
+
+
+def _answer(url: str, data: bytes, seconds: float) -> httpx.Response:
+    """The head of what a webhook answers; its body, which may have no end, is not read.
+
+    In a thread that is left behind: the client bounds the time between two bytes, and not that of all of them. Raises
+    TimeoutError, and what the client raises.
+    """
+    found: list[httpx.Response | Exception] = []
+
+    def ask() -> None:
+        headers = {"content-type": "application/json"}
+        try:
+            with (
+                httpx.Client(timeout=seconds, follow_redirects=False) as client,
+                client.stream("POST", url, content=data, headers=headers) as answer,
+            ):
+                found.append(answer)
+        except Exception as error:  # raised below
+            found.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    if not found:
+        raise TimeoutError(f"it did not answer within {seconds:g} seconds")
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
 
 
 def _why(error: Exception, target: str) -> str:

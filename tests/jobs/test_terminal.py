@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,18 @@ def test_messages_are_text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_messages_give_no_orders_to_the_terminal_and_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.complain("a\x1b[2Jb\u202ec\nd s3://key:hushhush@bucket/x")
     assert capsys.readouterr().err == "error: a\\x1b[2Jb\\u202ec\nd s3://***@bucket/x\n"
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_goes_away_changes_no_exit_code(stream: str) -> None:
+    code = "from jobs.terminal import note, say\nfor i in range(9):\n    say('a'); note('b')\nraise SystemExit(3)"
+    here, gone = os.pipe()
+    os.close(here)
+    other = "stderr" if stream == "stdout" else "stdout"
+    done = subprocess.run([sys.executable, "-c", code], check=False, **{stream: gone, other: subprocess.PIPE})
+    os.close(gone)
+    assert done.returncode == 3
+    assert (done.stderr or done.stdout).count(b"\n") == 9
 
 
 def test_a_summary_shows_a_category_that_looks_like_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from jobs.audit.exits import AuditError, NothingNew
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.run import Outcome
 from jobs.audit.watcher import Watcher
-from jobs.notify.message import finished
+from jobs.notify.message import ended, finished
 from jobs.notify.notifier import WEBHOOK, Notifier
 from jobs.notify.send import deliver
 from jobs.report.make import make_report, write_report
@@ -165,9 +168,11 @@ def test_without_a_report_the_counts_are_told(tmp_path: Path) -> None:
     assert "report" not in told.links
     assert f"line-audit report {folder.uri} makes it" in told.text
     assert told.rows == 60
+    assert told.is_problem  # nobody knows what a report would have said
     other = record.model_copy(update={"rethresholds": [{}]})
     write_report(folder, make_report(folder, record, record.bundle))
     assert finished("audit", folder, record, 0).verdict == "quiet"
+    assert not finished("audit", folder, record, 0).is_problem
     assert finished("rethreshold", folder, other, 0).sentences[0].startswith("The report is of version 1")
 
 
@@ -197,7 +202,7 @@ def test_what_ends_a_run_is_told(
     assert command.run_command(settings(tmp_path, notify=(hook.url,))) == code
     assert [one["event"] for one in hook.got] == ([] if event is None else [event])
     for one in hook.got:
-        assert said in one["exit_reason"] and said in one["text"]
+        assert said in one["exit_reason"] and said in one["text"].replace("\u200b", "")
         assert "hushhush" not in json.dumps(one)
         assert (one["exit_code"], one["run_id"]) == (code, None)
 
@@ -221,6 +226,88 @@ def test_a_retry_that_cannot_begin_names_its_run(hook: Hook, tmp_path: Path) -> 
     assert command.rethreshold_command(run, "conformal:0.1", {"notify": (hook.url,)}) == exits.USAGE
     assert [(one["run_id"], one["command"]) for one in hook.got] == [("2026-03-01/audit", "rethreshold")]
     assert "there is no such run" in hook.got[0]["text"]
+
+
+def test_duplicates_are_no_failures_and_no_images(tmp_path: Path) -> None:
+    folder, record = write_night(str(tmp_path), Night("2026-03-01", rows=1000, failed=0.05))
+    failed = record.counts["decisions"]["failed"]
+    record.counts["failed_by_category"] = {"bottle": failed - 7}  # seven rows are duplicates
+    told = finished("audit", folder, record, 0)
+    assert told.rates["failed"] == (failed - 7) / 993
+    assert "993 images" in told.text and f"{failed - 7} failed, 7 duplicate rows." in told.text
+
+
+def test_a_later_version_tells_its_own_seconds_and_no_cost(tmp_path: Path) -> None:
+    folder, record = write_night(str(tmp_path), Night("2026-03-01", rows=60))
+    record.timings["cost"] = {"total": 3.5}
+    record.retries.append({"version": 2, "seconds": 7.0})
+    record.rethresholds.append({"version": 3, "seconds": 5.0})
+    assert finished("audit", folder, record, 0).cost == 3.5
+    told = finished("rethreshold", folder, record, 0)
+    assert (told.seconds, told.images_per_second, told.cost) == (5.0, None, None)
+
+
+def test_names_and_links_notify_nobody_and_hold_no_secret(tmp_path: Path) -> None:
+    folder, record = write_night(str(tmp_path), Night("2026-03-01", rows=60))
+    evil = "<!channel> @all [x](http://evil) a&b \u202e\x1b[0m"
+    record = record.model_copy(update={"exit_reason": evil})
+    write_report(folder, make_report(folder, record, record.bundle))
+    report = json.loads(read_bytes(folder.report_json))
+    Path(folder.report_json).write_text(json.dumps(report | {"sentences": [evil]}))
+    told = finished("audit", folder, record, 0)
+    for active in ("<!", "@all", "](", "\u202e", "\x1b"):
+        assert active not in told.text
+    assert "&lt;!channel&gt; @\u200ball [x]\u200b(http://evil) a&amp;b" in told.text
+    assert told.sentences == (evil,)
+    far = RunFolder("s3://key:hushhush@bucket/audit", "2026-03-01", "audit")
+    assert "hushhush" not in ended("audit", "failed", 1, f"{far.uri}: no", far).model_dump_json()
+    assert len(ended("audit", "failed", 1, "long " * 100_000, None).text) < 3000
+
+
+def slowly(answer: list[bytes], pause: float) -> tuple[str, socket.socket]:
+    """The address of a server that answers each request bit by bit, until its socket is closed."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                one, _ = server.accept()
+                one.recv(65536)
+                with suppress(OSError):
+                    for some in answer:
+                        one.sendall(some)
+                        time.sleep(pause)
+                    one.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{server.getsockname()[1]}/{SECRET}", server
+
+
+def test_a_webhook_that_never_ends_its_answer_is_not_waited_for(drifting: tuple[RunFolder, RunRecord]) -> None:
+    said: list[str] = []
+    began = time.monotonic()
+    url, server = slowly([b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * 1000] * 10_000], 0.005)
+    with server:
+        deliver(finished("audit", *drifting, 0), [url], said.append, waits=())
+    assert said == []
+    url, server = slowly([b"HTTP/1.1 200 OK\r\n", *[b"a: b\r\n"] * 10_000], 0.05)
+    with server:
+        deliver(finished("audit", *drifting, 0), [url], said.append, waits=(), timeout=0.5)
+    assert said == ["the notification did not reach the webhook at 127.0.0.1: it did not answer within 0.5 seconds"]
+    assert time.monotonic() - began < 30
+
+
+def test_a_summary_that_cannot_be_printed_hides_nothing(
+    drifting: tuple[RunFolder, RunRecord], hook: Hook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: Any) -> None:
+        raise SystemExit(1)
+
+    audited(monkeypatch, drifting)
+    monkeypatch.setattr(command, "print_summary", broken)
+    with pytest.raises(SystemExit):
+        command.run_command(settings(tmp_path, notify=(hook.url,)))
+    assert [one["event"] for one in hook.got] == ["finished"]
 
 
 def test_a_webhook_that_is_overloaded_is_asked_again(hook: Hook, drifting: tuple[RunFolder, RunRecord]) -> None:
