@@ -12,17 +12,14 @@ from anomaly_core.preprocess import SIZE, ImageError, decode, decode_whole
 from jobs.app.rows import Row
 from jobs.app.runs import BrowsedRun
 from jobs.audit.exits import AuditError
+from jobs.audit.pictures import KINDS, Kind, NoPicture, picture_uri, read_picture
 from jobs.show.maps import error_map
 from jobs.show.pictures import ImageUnavailable, scored_bytes
 from jobs.show.rows import PublishedRow
-from jobs.storage import reading
 from jobs.storage_errors import StorageAccessError
-from jobs.uris import join
 from manifests.schema import printable
 
 LONGEST_SIDE = 1024
-LARGEST_PICTURE = 4 * 2**20  # bytes; the audit's have some 50,000
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def evidence(run: BrowsedRun, row: Row) -> Evidence:
     in its shard, as the audit makes them. A picture that cannot be had says why."""
     published = PublishedRow(**{field.name: row[field.name] for field in fields(PublishedRow)})
     original, data = _original(run, published)
-    heat, over = (_written(run, row[column]) for column in ("heatmap_path", "overlay_path"))
+    heat, over = (_written(run, row, kind) for kind in KINDS)
     if not (heat.data and over.data):
         again = _made_again(run, published, data)
         heat, over = (old if old.data else new for old, new in zip((heat, over), again, strict=True))
@@ -71,23 +68,14 @@ def _original(run: BrowsedRun, row: PublishedRow) -> tuple[Seen, bytes | None]:
     return Seen(buffer.getvalue(), kind="image/jpeg"), data
 
 
-def _written(run: BrowsedRun, path: str | None) -> Seen:
-    """A picture that the run wrote, from the place of its heatmaps, wherever the output lies by now."""
-    if path is None:
+def _written(run: BrowsedRun, row: Row, kind: Kind) -> Seen:
+    """A picture that the run wrote."""
+    if row[f"{kind}_path"] is None:
         return Seen(problem="the run wrote none")
-    tail = f"/heatmaps/run_date={run.folder.run_date}/{run.folder.name}/"
-    name = path.rpartition(tail)[2]
-    if tail not in path or ".." in name.split("/"):
-        return Seen(problem=printable(f"the row names no picture of this run: {path}"))
     try:
-        with reading(join(run.folder.heatmaps, name)) as file:
-            data = file.read(LARGEST_PICTURE + 1)
-    except (FileNotFoundError, StorageAccessError) as error:
-        gone = isinstance(error, FileNotFoundError)
-        return Seen(problem="the picture is gone" if gone else printable(str(error)))
-    if not data.startswith(_PNG) or len(data) > LARGEST_PICTURE:
-        return Seen(problem="the file is no picture of the audit")
-    return Seen(data)
+        return Seen(read_picture(picture_uri(run.folder.heatmaps, row["category"] or "", row["image_id"], kind)))
+    except (NoPicture, StorageAccessError) as error:
+        return Seen(problem=printable(str(error)))
 
 
 def _made_again(run: BrowsedRun, row: PublishedRow, data: bytes | None) -> tuple[Seen, Seen]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from anomaly_core.heatmap import heatmap, overlay, png, relative_map
 from anomaly_core.preprocess import SIZE
+from jobs.audit.pictures import KINDS, picture_uri
 from jobs.storage import write_bytes
 from jobs.storage_errors import StorageAccessError
-from jobs.uris import join
 from manifests.secrets import redacted
 
 WRITERS = 8
@@ -50,10 +50,10 @@ def _pictures(row: dict[str, Any], folder: str) -> None:
     try:
         relative = relative_map(np.asarray(row["error_map"]).reshape(28, 28), row["threshold"], (SIZE, SIZE))
         picture = np.frombuffer(row["pixels"], np.uint8).reshape(SIZE, SIZE, 3)
-        base = join(folder, row["category"], row["image_id"])
-        write_bytes(f"{base}.png", png(heatmap(relative)))
-        write_bytes(f"{base}_overlay.png", png(overlay(relative, picture)))
-        row.update(heatmap_path=f"{base}.png", overlay_path=f"{base}_overlay.png")
+        heat, over = (picture_uri(folder, row["category"], row["image_id"], kind) for kind in KINDS)
+        write_bytes(heat, png(heatmap(relative)))
+        write_bytes(over, png(overlay(relative, picture)))
+        row.update(heatmap_path=heat, overlay_path=over)
     except StorageAccessError:
         raise
     except Exception as error:  # whatever it was, the score stands: it is told in the row

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jobs.page.render as pages
+from jobs.audit.pictures import NoPicture, picture_uri, read_picture
 from jobs.compare.images import Image
 from jobs.compare.plots import overlaid, scatter
 from jobs.compare.run import Comparison
 from jobs.compare.side import Side
 from jobs.compare.tables import about, most_changed, sentences, tables
-from jobs.storage import is_file, read_bytes
-from jobs.uris import join
-
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -42,17 +39,15 @@ def page(found: Comparison) -> str:
 
 
 def _shown(found: Comparison, image: Image) -> Shown:
-    a, b = (_overlay(side, image, path) for side, path in ((found.a, image.overlay_a), (found.b, image.overlay_b)))
+    a = _overlay(found.a, image.image_id, image.category_a, image.overlay_a)
+    b = _overlay(found.b, image.image_id, image.category_b, image.overlay_b)
     return Shown(most_changed(image), a, b)
 
 
-def _overlay(side: Side, image: Image, path: str | None) -> str | None:
-    """Of the run's own pictures only, wherever the run is now: a table must not make a page show other files."""
+def _overlay(side: Side, image_id: str, category: str | None, path: str | None) -> str | None:
     if path is None or side.earlier:
         return None
-    *_, category, name = ["", *path.split("/")]
-    uri = join(side.folder.heatmaps, category, name)
-    if category in ("", ".", "..") or name != f"{image.image_id}_overlay.png" or not is_file(uri):
+    try:
+        return pages.picture(read_picture(picture_uri(side.folder.heatmaps, category or "", image_id, "overlay")))
+    except NoPicture:
         return None
-    data = read_bytes(uri)
-    return pages.picture(data) if data.startswith(_PNG) else None

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from jobs.audit.pictures import Kind, NoPicture, picture_uri, read_picture
 from jobs.audit.record import RunFolder
 from jobs.report.details import Shot
-from jobs.storage import read_bytes
 from jobs.storage_errors import StorageAccessError
-from jobs.uris import is_local, join
+from jobs.uris import below, is_local
 from manifests.secrets import redacted
 
 SIDE, QUALITY, READERS = 224, 62, 16
@@ -26,50 +26,53 @@ MOST_BYTES = 1_500_000  # of all thumbnails; the page's charts are three times t
 class Tile:
     """A shot in the gallery. source: its thumbnail, as a data URI; None with a reason in ``without``.
 
-    overlay, heatmap: where they are, from the page's folder. uris: the same in full, where a browser cannot follow a
-    page to them; none on this machine.
+    links: by kind of picture, where they are from the page's folder; uris: the same in full, where a browser cannot
+    follow a page to them; none on this machine.
     """
 
     shot: Shot
     source: str | None
     without: str
-    overlay: str
-    heatmap: str | None
+    links: dict[Kind, str]
     uris: tuple[str, ...]
 
 
 def tiles(folder: RunFolder, shots: Sequence[Shot]) -> list[Tile]:
     """The shots with their thumbnails. The worst come first, and get what bytes there are."""
     with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(lambda shot: _thumbnail(picture(folder, shot, "_overlay.png")), shots))
+        found = list(pool.map(lambda shot: _thumbnail(folder, shot), shots))
     spent, made = 0, list[Tile]()
     for shot, (data, why) in zip(shots, found, strict=True):
         if data is not None and spent + len(data) > MOST_BYTES:
             data, why = None, "left out to keep the page small"
         spent += len(data or b"")
         source = None if data is None else f"data:image/webp;base64,{base64.b64encode(data).decode()}"
-        files = [picture(folder, shot, end) for end in ("_overlay.png", *([".png"] if shot.heatmap else []))]
-        links = [f"../../../{quote(uri[len(folder.output) :].lstrip('/'), safe='/=')}" for uri in files]
-        uris = () if is_local(folder.output) else tuple(files)
-        made.append(Tile(shot, source, why, links[0], links[1] if shot.heatmap else None, uris))
+        files = _files(folder, shot)
+        links = {kind: f"../../../{quote(below(folder.output, uri), safe='/=')}" for kind, uri in files.items()}
+        made.append(Tile(shot, source, why, links, () if is_local(folder.output) else tuple(files.values())))
     return made
 
 
-def picture(folder: RunFolder, shot: Shot, ending: str) -> str:
-    """The URI of a picture of a run, also of one that was copied: the table has the address that it had at first."""
-    return join(folder.heatmaps, shot.category, f"{shot.image_id}{ending}")
-
-
-def _thumbnail(uri: str) -> tuple[bytes | None, str]:
-    """A WebP of the picture, or why there is none."""
+def _files(folder: RunFolder, shot: Shot) -> dict[Kind, str]:
+    """URIs of the pictures of a shot."""
+    kinds: tuple[Kind, ...] = ("overlay", "heatmap") if shot.heatmap else ("overlay",)
     try:
-        with Image.open(io.BytesIO(read_bytes(uri)), formats=["PNG"]) as found:
+        return {kind: picture_uri(folder.heatmaps, shot.category, shot.image_id, kind) for kind in kinds}
+    except NoPicture:
+        return {}
+
+
+def _thumbnail(folder: RunFolder, shot: Shot) -> tuple[bytes | None, str]:
+    """A WebP of the overlay, or why there is none."""
+    try:
+        data = read_picture(picture_uri(folder.heatmaps, shot.category, shot.image_id, "overlay"))
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as found:
             small = found.convert("RGB")
         small.thumbnail((SIDE, SIDE))
         buffer = io.BytesIO()
         small.save(buffer, format="WEBP", quality=QUALITY, method=4)
         return buffer.getvalue(), ""
-    except FileNotFoundError:
-        return None, "the picture is not there any more"
+    except NoPicture as error:
+        return None, str(error)
     except (OSError, ValueError, SyntaxError, StorageAccessError, Image.DecompressionBombError) as error:
         return None, redacted(f"the picture cannot be read: {error}")[:200]

@@ -77,13 +77,16 @@ def test_an_image_that_was_overwritten_or_is_gone_says_so(
 
 def test_addresses_that_the_run_would_not_read_are_not_read(browsed: BrowsedRun, tmp_path: Path) -> None:
     row = row_where(browsed, "heatmap_path IS NOT NULL")
-    shutil.copy(Path(browsed.folder.heatmaps, row["category"], f"{row['image_id']}.png"), tmp_path / "secret.png")
+    picture = Path(browsed.folder.heatmaps, row["category"], f"{row['image_id']}.png").read_bytes()
+    (tmp_path / "secret.png").write_bytes(picture + b"secret")
     for uri in (str(tmp_path / "secret.png"), "../../secret.png", "http://169.254.169.254/latest"):
         found = evidence(browsed, row | {"uri": uri, "sha256": None})
         assert found.original.data == b"" and "not_allowed" in found.original.problem
     tail = f"/heatmaps/run_date={browsed.folder.run_date}/{browsed.folder.name}/"
     for path in (str(tmp_path / "secret.png"), f"s3://x{tail}../../../../secret.png"):
-        found = evidence(browsed, row | {"heatmap_path": path, "score": None})
+        assert evidence(browsed, row | {"heatmap_path": path}).heatmap.data == picture
+    for odd in ({"category": "../../../.."}, {"category": ".."}, {"image_id": "../secret"}):
+        found = evidence(browsed, row | odd | {"score": None})
         assert (found.heatmap.data, found.heatmap.problem) == (b"", "the image has no score")
 
 

@@ -266,7 +266,7 @@ def test_what_is_missing_is_told(own: Nights) -> None:
     own.report("--bundle", join(own.output, "none"), "--nights", "0")
     reader, found = own.read()
     assert not reader.of("img", "src")
-    assert reader.text.count("the picture is not there any more") == PICTURES
+    assert reader.text.count("the picture is gone") == PICTURES
     assert "Not compared with calibration scores: the bundle is not at" in reader.text
     assert "name a copy with --bundle" in reader.text
     assert found.drift.compared == () and found.rates.by_chance == 0
