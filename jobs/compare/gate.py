@@ -88,9 +88,10 @@ def _moved(limit: ErrorBudget, nights: TwoNights) -> Gate:
         for one in nights.rates
         if one.difference.change is not None and (one.dimension == "all" or one.beyond_chance)
     ]
-    most, one = max(judged, key=lambda pair: pair[0])
+    most, one = max(judged, key=lambda pair: pair[0], default=(0.0, None))
     within = most <= (limit.share or 0.0) + _HAIR
-    if within and not any(of_all.kind != "failed" and of_all.dimension == "all" for _, of_all in judged):
+    scored = any(of_all.kind != "failed" and of_all.dimension == "all" for _, of_all in judged)
+    if one is None or (within and not scored):
         raise AuditError(exits.USAGE, f"{MAX_RATE_CHANGE}: one of the runs scored no image; nothing to judge")
     where = "all images" if one.dimension == "all" else f"{one.dimension} {one.group or 'not said'}"
     found = f"the largest change is {100 * (one.difference.change or 0):+.4g} points, of {one.kind} in {where}"

@@ -63,18 +63,21 @@ class Group(_Model):
 
 
 class LineScores(_Model):
-    """Scores of a category on a line, '' for rows without one."""
+    """Scores of a category on a line, '' for rows without one. above: of them, at or above the threshold."""
 
     line: str
     histogram: Histogram
+    above: Count
 
 
 class CategoryScores(_Model):
-    """Scores of a category: all of them, and by line. threshold: the one that they were decided with."""
+    """Scores of a category: all of them, and by line. threshold: the one that they were decided with; above: of the
+    scores, at or above it."""
 
     category: str
     threshold: float
     histogram: Histogram
+    above: Count
     lines: tuple[LineScores, ...]
 
 
@@ -175,7 +178,7 @@ def _scores(connection: duckdb.DuckDBPyConnection) -> tuple[list[CategoryScores]
     """By category, and how many pairs of category and line are not kept by themselves."""
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE binned AS SELECT category, coalesce(line, '') AS line, {BIN_SQL} AS bin, "
-        "count(*) AS rows FROM rows "
+        "count(*) AS rows, count(*) FILTER (score >= threshold) AS above FROM rows "
         "WHERE score IS NOT NULL AND isfinite(score) AND category IS NOT NULL GROUP BY 1, 2, 3"
     )
     (pairs,) = connection.execute("SELECT count(*) FROM (SELECT DISTINCT category, line FROM binned)").fetchone() or (
@@ -186,29 +189,33 @@ def _scores(connection: duckdb.DuckDBPyConnection) -> tuple[list[CategoryScores]
     )
     lines: dict[str, list[LineScores]] = {}
     kept = 0
-    for (category, line), histogram in _histograms(connection, "category, line", MOST_LINES):
-        lines.setdefault(category, []).append(LineScores(line=line, histogram=histogram))
+    for (category, line), histogram, above in _histograms(connection, "category, line", MOST_LINES):
+        lines.setdefault(category, []).append(LineScores(line=line, histogram=histogram, above=above))
         kept += 1
     found = [
         CategoryScores(
-            category=category, threshold=thresholds[category], histogram=histogram, lines=tuple(lines.get(category, []))
+            category=category,
+            threshold=thresholds[category],
+            histogram=histogram,
+            above=above,
+            lines=tuple(lines.get(category, [])),
         )
-        for (category,), histogram in _histograms(connection, "category", MOST_GROUPS)
+        for (category,), histogram, above in _histograms(connection, "category", MOST_GROUPS)
     ]
     return found, pairs - kept
 
 
 def _histograms(
     connection: duckdb.DuckDBPyConnection, by: str, most: int
-) -> Iterator[tuple[tuple[str, ...], Histogram]]:
-    """Names and histogram of the groups with most scores, by name."""
+) -> Iterator[tuple[tuple[str, ...], Histogram, int]]:
+    """Names and histogram of the groups with most scores, by name, and how many are at or above the threshold."""
     found = connection.execute(
         f"WITH kept AS (SELECT {by} FROM binned GROUP BY ALL ORDER BY sum(rows) DESC, {by} LIMIT {most}) "
-        f"SELECT {by}, list(bin ORDER BY bin), list(rows ORDER BY bin) "
-        f"FROM (SELECT {by}, bin, sum(rows)::BIGINT AS rows FROM binned GROUP BY ALL) "
+        f"SELECT {by}, list(bin ORDER BY bin), list(rows ORDER BY bin), sum(above)::BIGINT "
+        f"FROM (SELECT {by}, bin, sum(rows)::BIGINT AS rows, sum(above) AS above FROM binned GROUP BY ALL) "
         f"SEMI JOIN kept USING ({by}) GROUP BY {by} ORDER BY {by}"
     ).fetchall()
-    for *names, bins, rows in found:
+    for *names, bins, rows, above in found:
         counts = np.zeros(BINS, np.int64)
         counts[bins] = rows
-        yield tuple(names), Histogram.of(counts)
+        yield tuple(names), Histogram.of(counts), above

@@ -140,8 +140,9 @@ def _judged(key: Key, one: Series, baseline: Baseline | None, tail: float) -> Ra
 def _counts(night: Aggregates) -> Iterator[tuple[tuple[str, tuple[str, ...]], Counts]]:
     yield ("all", ()), night.total
     for kind, groups in night.groups.items():
-        for group in groups:
-            yield (kind, group.names), group.counts
+        if any(group.names[-1] for group in groups):  # else nothing is told apart: they are rows of the kind before
+            for group in groups:
+                yield (kind, group.names), group.counts
 
 
 def _rate(measure: Measure, counts: Counts) -> tuple[int, int]:

@@ -129,7 +129,7 @@ def _of_category(
         yield NotCompared(category=category, line=None, against="calibration", why=why_none)
     else:
         yield _with_calibration(scores, tonight, counted(calibration[category]), restless)
-    yield _with_nights(category, None, tonight, nights, restless, scores.threshold)
+    yield _with_nights(category, None, tonight, nights, restless, scores.above)
     of_lines: dict[str, list[Histogram]] = {}
     for night in earlier:
         for one in night.scores:
@@ -139,13 +139,13 @@ def _of_category(
     for line in scores.lines if len(scores.lines) > 1 else ():  # the only line is the category itself
         before = [histogram.dense() for histogram in of_lines.get(line.line, [])]
         theirs = restlessness(before) if len(before) >= NIGHTS_NEEDED else Restlessness()
-        yield _with_nights(category, line.line, line.histogram.dense(), before, theirs, scores.threshold)
+        yield _with_nights(category, line.line, line.histogram.dense(), before, theirs, line.above)
 
 
 def _with_calibration(
     scores: CategoryScores, tonight: Counts, reference: Counts, restless: Restlessness
 ) -> _Pair | NotCompared:
-    category, share = scores.category, _share_above(tonight, scores.threshold)
+    category, share = scores.category, scores.above / int(tonight.sum())
     before, after = below(reference, scores.threshold), below(tonight, scores.threshold)
     if share > MOST_ANOMALOUS and tonight.sum() >= SCORES_NEEDED:
         # Parts that are all bad, or scores that have all moved: what is below the threshold does not tell which.
@@ -158,7 +158,7 @@ def _with_calibration(
 
 
 def _with_nights(
-    category: str, line: str | None, tonight: Counts, nights: list[Counts], restless: Restlessness, threshold: float
+    category: str, line: str | None, tonight: Counts, nights: list[Counts], restless: Restlessness, above: int
 ) -> _Pair | NotCompared:
     if len(nights) < NIGHTS_NEEDED:
         said = f"{len(nights)} earlier nights with scores, {NIGHTS_NEEDED} are needed"
@@ -168,12 +168,7 @@ def _with_nights(
     if fewer < SCORES_NEEDED:
         said = f"{fewer} scores on one side, {SCORES_NEEDED} are needed"
         return NotCompared(category=category, line=line, against="earlier nights", why=said)
-    return _Pair(category, line, "earlier nights", reference, tonight, _share_above(tonight, threshold), restless)
-
-
-def _share_above(scores: Counts, threshold: float) -> float:
-    total = int(scores.sum())
-    return 1 - int(below(scores, threshold).sum()) / total if total else 0.0
+    return _Pair(category, line, "earlier nights", reference, tonight, above / int(tonight.sum()), restless)
 
 
 def _shift(pair: _Pair, tail: float) -> Shift:

@@ -115,6 +115,9 @@ def test_what_was_not_scored_cannot_pass(tmp_path: Path) -> None:
     apart = runs(tmp_path / "apart", [failed("x")], [failed("y")])
     found = ran(*apart, "--max-rate-change", "1%")
     assert found.exit_code == exits.USAGE and "nothing to judge" in found.stderr
+    empty = runs(tmp_path / "empty", [], [row("x", 0.5)])
+    found = ran(*empty, "--max-rate-change", "1%")
+    assert found.exit_code == exits.USAGE and "nothing to judge" in found.stderr
     # A night that failed as a whole is another matter.
     broken = runs(tmp_path / "broken", [row("x", 0.5)], [failed("y")])
     assert ran(*broken, "--max-rate-change", "1%").exit_code == exits.BUDGET_EXCEEDED

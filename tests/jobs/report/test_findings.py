@@ -16,7 +16,17 @@ from jobs.report.aggregates import MOST_GROUPS, MOST_LINES, Aggregates, aggregat
 from jobs.report.findings import Findings, findings
 from jobs.report.grid import counted
 from jobs.storage import upload
-from tests.nights import CATEGORIES, LINES, THRESHOLDS, Night, calibration_scores, night_table, write_night
+from tests.nights import (
+    CATEGORIES,
+    LINES,
+    SCALES,
+    SHAPE,
+    THRESHOLDS,
+    Night,
+    calibration_scores,
+    night_table,
+    write_night,
+)
 
 ROWS = 2400
 CALIBRATION = {category: calibration_scores(category) for category in CATEGORIES}
@@ -72,6 +82,9 @@ def test_numbers_are_those_of_the_table(night: tuple[RunFolder, RunRecord]) -> N
         theirs = [row for row in rows if row["category"] == scores.category and row["score"] is not None]
         assert np.array_equal(scores.histogram.dense(), counted([row["score"] for row in theirs]))
         lines = {one.line: one.histogram.dense() for one in scores.lines}
+        assert scores.above == sum(row["score"] >= row["threshold"] for row in theirs) > 0
+        for line in scores.lines:
+            assert line.above == sum(row["line"] == line.line and row["score"] >= row["threshold"] for row in theirs)
         for name in LINES:
             assert np.array_equal(lines[name], counted([row["score"] for row in theirs if row["line"] == name]))
     assert Aggregates.model_validate_json(found.model_dump_json()) == found
@@ -97,6 +110,23 @@ def test_names_without_end_do_not_make_numbers_without_end(tmp_path: Path) -> No
         - MOST_LINES,
     }
     assert found.total.images == 1200
+
+
+def test_the_share_above_the_threshold_is_exact(night: tuple[RunFolder, RunRecord]) -> None:
+    """A threshold among the scores: the bin of the grid that it lies in has some on either side."""
+    found = drawn(Night("2026-03-01", rows=ROWS, thresholds={name: SHAPE * SCALES[name] for name in CATEGORIES}))
+    scored = {one.category: sum(one.histogram.counts) for one in found.scores}
+    shares = {one.category: one.share_above for one in shifts.judged(found, [], CALIBRATION, "").compared}
+    assert sum(round(shares[name] * scored[name]) for name in CATEGORIES) == found.total.anomalous > 0.3 * ROWS
+
+
+def test_cameras_without_names_are_no_groups(night: tuple[RunFolder, RunRecord]) -> None:
+    found = drawn(Night("2026-03-01", rows=600))
+    nameless = found.groups | {
+        "camera": tuple(one.model_copy(update={"names": (one.names[0], "")}) for one in found.groups["camera"][::2])
+    }
+    kinds = {kind for _, kind, _ in rates.series(found.model_copy(update={"groups": nameless}), [])}
+    assert kinds == {"all", "category", "line"}
 
 
 def test_a_quiet_night_is_quiet(earlier: list[Aggregates]) -> None:
@@ -148,7 +178,8 @@ def test_calibration_is_compared_below_the_threshold(earlier: list[Aggregates]) 
 
 
 def replace_scores(scores: shifts.CategoryScores, more: np.ndarray) -> shifts.CategoryScores:
-    return scores.model_copy(update={"histogram": shifts.Histogram.of(scores.histogram.dense() + more)})
+    histogram = shifts.Histogram.of(scores.histogram.dense() + more)
+    return scores.model_copy(update={"histogram": histogram, "above": scores.above + int(more.sum())})
 
 
 def test_nights_of_another_bundle_are_not_compared(earlier: list[Aggregates]) -> None:
