@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -37,6 +38,7 @@ def commit(
     retrying: bool = False,
     redecide: Redecided | None = None,
     version: int = 1,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Check that every manifest row is there exactly once, sort, publish by one atomic write; returns the counts.
 
@@ -44,7 +46,8 @@ def commit(
     turn, whose rows replace those of the same place in the manifest. ours: called right before the publication, raises
     if the run is no longer ours. retrying: the last of the retries is what is committed now, and not the run itself.
     redecide: makes of a shard's rows, error_map included, what is published; None if they are published as they are.
-    version: of the results. The digests of what was published go into ``record``, which is the caller's to save. Raises
+    version: of the results. kept: a file of this machine that is to be the published table too, for who reads it next.
+    The digests of what was published go into ``record``, which is the caller's to save. Raises
     AuditError if the run does not balance, or shards are damaged: those that the same command can score again are
     removed first.
     """
@@ -88,6 +91,8 @@ def commit(
         upload(local / "queue.csv", folder.queue(version))
         upload(target, folder.results)
         record.published = Published(table=FileDigest.of(target), digests=FileDigest.of(local / "digests"))
+        if kept is not None:
+            shutil.move(target, kept)
     return counts
 
 

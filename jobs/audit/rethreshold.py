@@ -24,7 +24,7 @@ from jobs.audit.retry import begin_version, config_of
 from jobs.audit.run import Outcome, judged, tidy
 from jobs.bundles import read_bundle
 from jobs.report.at_commit import report_at_commit
-from jobs.storage import read_bytes
+from jobs.storage import read_bytes, scratch
 from jobs.uris import normal
 from manifests.freeze import FrozenManifest
 
@@ -60,19 +60,28 @@ def rethreshold(
             }
         )
         whole, laid_over = FrozenManifest.from_dict(record.frozen), retries(folder, record)
-        with redecide(config, folder, bundle, record, replaced=version) as again:
+        with scratch() as local, redecide(config, folder, bundle, record, replaced=version) as again:
             record.counts = commit(
-                folder, record, whole, laid_over, ours=lock.check, retrying=True, redecide=again, version=version + 1
+                folder,
+                record,
+                whole,
+                laid_over,
+                ours=lock.check,
+                retrying=True,
+                redecide=again,
+                version=version + 1,
+                kept=local / "table",
             )
-        tidy(folder)
-        record.exit_code, record.exit_reason = judged(config, record)
-        record.rethresholds[-1] |= {
-            "published_at": now(),
-            "seconds": round(time.monotonic() - started, 3),
-            "decisions_before": before["decisions"],
-        }
-        record.unfinished = None
-        report = report_at_commit(folder, record, config.bundle, lock.check, said)  # before the record, as an audit's
+            tidy(folder)
+            record.exit_code, record.exit_reason = judged(config, record)
+            record.rethresholds[-1] |= {
+                "published_at": now(),
+                "seconds": round(time.monotonic() - started, 3),
+                "decisions_before": before["decisions"],
+            }
+            record.unfinished = None
+            # Before the record, as an audit's.
+            report = report_at_commit(folder, record, config.bundle, local / "table", lock.check, said)
         lock.check()
         record.save(folder)
         return Outcome(record.exit_code, record, 1, report=report)

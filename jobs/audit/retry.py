@@ -111,26 +111,34 @@ def _retried(
     begin_version(folder, record, Unfinished(command="retry-failed"), lock.check)
     before = record.counts
     laid_over = [*retries(folder, record), (folder.retry(len(record.retries) + 2), plan.frozen)]
-    with redecide(config, folder, bundle, record, replaced=version) as again:
+    with scratch() as local, redecide(config, folder, bundle, record, replaced=version) as again:
         record.counts = commit(
-            folder, record, whole, laid_over, ours=lock.check, retrying=True, redecide=again, version=version + 1
+            folder,
+            record,
+            whole,
+            laid_over,
+            ours=lock.check,
+            retrying=True,
+            redecide=again,
+            version=version + 1,
+            kept=local / "table",
         )
-    tidy(folder)
-    record.exit_code, record.exit_reason = judged(config, record)
-    record.code_changes.extend(changes)
-    record.retries.append(
-        {
-            "version": version + 1,
-            "published_at": now(),
-            "rows": plan.frozen.rows,
-            "recovered": before["status"].get("failed", 0) - record.counts["status"].get("failed", 0),
-            "seconds": round(time.monotonic() - started, 3),
-            "frozen": plan.frozen.to_dict(),
-        }
-    )
-    record.unfinished = None
-    # Before the record, as an audit's.
-    report = report_at_commit(folder, record, config.bundle, lock.check, watcher.said)
+        tidy(folder)
+        record.exit_code, record.exit_reason = judged(config, record)
+        record.code_changes.extend(changes)
+        record.retries.append(
+            {
+                "version": version + 1,
+                "published_at": now(),
+                "rows": plan.frozen.rows,
+                "recovered": before["status"].get("failed", 0) - record.counts["status"].get("failed", 0),
+                "seconds": round(time.monotonic() - started, 3),
+                "frozen": plan.frozen.to_dict(),
+            }
+        )
+        record.unfinished = None
+        # Before the record, as an audit's.
+        report = report_at_commit(folder, record, config.bundle, local / "table", lock.check, watcher.said)
     lock.check()
     record.save(folder)
     done = len(plan.frozen.shards) - len(plan.missing)

@@ -186,21 +186,28 @@ def _finish(
     record.self_test = figures.get("self_test", record.self_test)
     # A run that lacks its _SUCCESS, and nothing else, may have been retried, and its decisions taken again.
     laid_over = retries(plan.folder, record)
-    with redecide(config, plan.folder, bundle, record) as again:
+    with scratch() as local, redecide(config, plan.folder, bundle, record) as again:
         record.counts = commit(
-            plan.folder, record, plan.frozen, laid_over, ours=lock.check, redecide=again, version=record.version
+            plan.folder,
+            record,
+            plan.frozen,
+            laid_over,
+            ours=lock.check,
+            redecide=again,
+            version=record.version,
+            kept=local / "table",
         )
-    tidy(plan.folder)
-    record.exit_code, record.exit_reason = judged(config, record)
-    rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
-    before = max(0.0, time.time() - began - (time.monotonic() - started))
-    price = config.price_per_node_hour
-    record.timings = timings(started, scored, time.monotonic(), rows, figures, price, began, before)
-    record.state, record.finished_at = "committed", now()
-    # Before the record and _SUCCESS: killed meanwhile, the same command commits again and makes it, so that a run that
-    # is finished has its report. And it is no step that can fail: the results are published by now.
-    committed = time.monotonic()
-    report = report_at_commit(plan.folder, record, config.bundle, lock.check, watcher.said)
+        tidy(plan.folder)
+        record.exit_code, record.exit_reason = judged(config, record)
+        rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
+        before = max(0.0, time.time() - began - (time.monotonic() - started))
+        price = config.price_per_node_hour
+        record.timings = timings(started, scored, time.monotonic(), rows, figures, price, began, before)
+        record.state, record.finished_at = "committed", now()
+        # Before the record and _SUCCESS: killed meanwhile, the same command commits again and makes it, so that a run
+        # that is finished has its report. And it is no step that can fail: the results are published by now.
+        committed = time.monotonic()
+        report = report_at_commit(plan.folder, record, config.bundle, local / "table", lock.check, watcher.said)
     record.timings["report_seconds"] = round(time.monotonic() - committed, 3)
     lock.check()
     record.save(plan.folder)

@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from jobs.audit.record import RunFolder, RunRecord
+from jobs.audit.record import RunRecord
 from jobs.audit.results import DUPLICATE_SQL
 from jobs.database import table_name
 from jobs.report.grid import BIN_SQL, BINS, Count, Histogram
@@ -120,9 +120,9 @@ class Aggregates(_Model):
         return (self.run_id, self.results_version, self.table) == (record.run_id, record.version, table)
 
 
-def view(connection: duckdb.DuckDBPyConnection, folder: RunFolder) -> None:
-    """Make the view ``rows`` of a run's published table. Raises duckdb.Error if it is not there or damaged."""
-    connection.read_parquet(table_name(folder.results), hive_partitioning=False).create_view("rows", replace=True)
+def view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Make the view ``rows`` of a published table, by its URI. Raises duckdb.Error if it is not there or damaged."""
+    connection.read_parquet(table_name(table), hive_partitioning=False).create_view("rows", replace=True)
 
 
 def aggregate(connection: duckdb.DuckDBPyConnection, record: RunRecord) -> Aggregates:

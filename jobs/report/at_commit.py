@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from jobs.audit.record import RunFolder, RunRecord
 from manifests.secrets import redacted
 
 
 def report_at_commit(
-    folder: RunFolder, record: RunRecord, bundle: str, ours: Callable[[], None], said: Callable[[str], None]
+    folder: RunFolder,
+    record: RunRecord,
+    bundle: str,
+    table: Path,
+    ours: Callable[[], None],
+    said: Callable[[str], None],
 ) -> str | None:
     """Make and write the report of results that were published, whatever happens to it: they stand without it.
 
-    ours: raises if the run is no longer ours; that alone ends the run. said: told why there is no report. Returns its
-    URI, or None if there is none.
+    table: the published table, on this machine. ours: raises if the run is no longer ours; that alone ends the run.
+    said: told why there is no report. Returns its URI, or None if there is none.
     """
     try:
         from jobs.report import make  # its charts and statistics take a second, which no start of an audit waits for
 
-        report = make.make_report(folder, record, bundle)
+        report = make.make_report(folder, record, bundle, table=str(table))
     except Exception as error:  # of a page for people; told, and the run goes on
         said(_failed(folder, record, error))
         return None

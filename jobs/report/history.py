@@ -81,5 +81,5 @@ def _computed(folder: RunFolder, record: RunRecord) -> Aggregates:
     if record.unfinished is not None:
         raise ValueError(record.unfinished.told(folder.uri))
     with results_database(folder.results) as connection:
-        view(connection, folder)
+        view(connection, folder.results)
         return aggregate(connection, record)

@@ -24,14 +24,18 @@ class Report:
     findings: Findings
 
 
-def make_report(folder: RunFolder, record: RunRecord, bundle: str, nights: int = NIGHTS) -> Report:
+def make_report(
+    folder: RunFolder, record: RunRecord, bundle: str, nights: int = NIGHTS, table: str | None = None
+) -> Report:
     """The report of the results that are published, which ``record`` tells of.
 
     bundle: where the run's bundle is now. nights: so many earlier ones of the same name at most are held against.
+    table: a copy of the published table that is nearer; None for the table itself.
     Raises duckdb.Error or FileNotFoundError if the table cannot be read, StorageAccessError.
     """
-    with results_database(folder.results) as connection:
-        view(connection, folder)
+    table = table or folder.results
+    with results_database(table) as connection:
+        view(connection, table)
         night, shown = aggregate(connection, record), details(connection)
     before, calibration = history(folder, nights), calibrated(record, bundle)
     found = findings(record, night, before.nights, calibration.scores, calibration.why_none)

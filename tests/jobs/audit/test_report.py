@@ -65,7 +65,7 @@ def test_a_finished_run_has_its_report(run: tuple[Path, Outcome]) -> None:
     )
 
 
-def no_report(*_: Any) -> None:
+def no_report(*_: Any, **__: Any) -> None:
     raise MemoryError("no <room>")
 
 
@@ -112,16 +112,37 @@ def test_whoever_lost_the_run_writes_no_report(
 ) -> None:
     folder, made = uncommitted(copied), make.make_report
 
-    def meanwhile(*words: Any) -> make.Report:
+    def meanwhile(*words: Any, **more: Any) -> make.Report:
         lock = json.loads(Path(folder.lock).read_text())
         Path(folder.lock).write_text(json.dumps(lock | {"token": "another"}))
-        return made(*words)
+        return made(*words, **more)
 
     monkeypatch.setattr(make, "make_report", meanwhile)
     with pytest.raises(AuditError) as caught:
         audit(config(archive, bundle, copied))
     assert caught.value.code == exits.LOCKED
     assert not Path(folder.report).exists() and not Path(folder.success).exists()
+
+
+def test_the_table_is_not_read_again_from_where_it_was_published(
+    copied: Path, archive: Path, bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, made, tables = uncommitted(copied), make.make_report, list[Path]()
+
+    def without(*words: Any, table: str) -> make.Report:
+        tables.append(Path(table))
+        assert tables[-1].read_bytes() == Path(folder.results).read_bytes()
+        kept = Path(folder.results).rename(copied / "kept")
+        report = made(*words, table=table)
+        kept.rename(folder.results)
+        return report
+
+    monkeypatch.setattr(make, "make_report", without)
+    assert audit(config(archive, bundle, copied)).report == folder.report
+    values = json.loads((Path(bundle) / THRESHOLDS_FILE).read_bytes())
+    (copied / "t.json").write_text(json.dumps({name: 0.5 * value for name, value in values.items()}))
+    assert rethreshold(folder.uri, str(copied / "t.json"), {}).report == folder.report
+    assert len(tables) == 2 and not any(table.exists() for table in tables)
 
 
 def test_every_version_has_a_report_of_its_own(

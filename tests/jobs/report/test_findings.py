@@ -34,7 +34,7 @@ CALIBRATION = {category: calibration_scores(category) for category in CATEGORIES
 
 def numbers(folder: RunFolder, record: RunRecord) -> Aggregates:
     with results_database(folder.results) as connection:
-        view(connection, folder)
+        view(connection, folder.results)
         return aggregate(connection, record)
 
 

@@ -84,7 +84,7 @@ class Nights:
 def store(folder: RunFolder, record: RunRecord) -> None:
     """What a later report reads of a night's, and what it does not know."""
     with results_database(folder.results) as connection:
-        view(connection, folder)
+        view(connection, folder.results)
         content = {"aggregates": aggregate(connection, record).model_dump(mode="json"), "schema_version": 7, "new": {}}
     write_bytes(folder.report_json, json.dumps(content).encode())
 
