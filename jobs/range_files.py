@@ -144,31 +144,51 @@ class RangeFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no typ
 
 
 class RangeFile(io.RawIOBase):
-    """An open file in which each thread has its own position."""
+    """An open file that threads share: each reads where it has just sought, whatever the others do meanwhile; a read
+    without a seek goes on where the last one ended, whosever that was.
+
+    DuckDB reads ranges of tables in the first way. What it reads from one end to the other, as JSON and what is
+    compressed, it reads in the second: one thread after the other, and one of DuckDB's own has no thread-local values
+    that outlive a call.
+    """
 
     def __init__(self, file: Any, files: RangeFiles):
-        self._file, self._files, self._at = file, files, threading.local()
+        self._file, self._files = file, files
         self._size = int(file.size)
+        self._next, self._streamed = 0, 0  # where the last read ended, and how many began where another one had
+        self._sought = threading.local()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set this thread's position."""
+        """Set the position of this thread's next read."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}[whence]
-        self._at.position = base + offset
-        return base + offset
+        self._next = base + offset
+        self._sought.place = (self._next, self._streamed)
+        return self._next
 
     def tell(self) -> int:
-        """This thread's position."""
-        return int(getattr(self._at, "position", 0))
+        """The position of this thread's next read."""
+        own = self._own()
+        return self._next if own is None else own
 
     def read(self, size: int = -1) -> bytes:
-        """So many bytes from this thread's position, fewer at the end of the file."""
-        start = self.tell()
+        """So many bytes from there, fewer at the end of the file."""
+        own = self._own()
+        start = self._next if own is None else own
         end = self._size if size < 0 else min(start + size, self._size)
         data = b""
         if start < end:
             data = self._files.fetch(self._file, start, end)
-        self._at.position = start + len(data)
+        self._next = start + len(data)
+        if own is None:
+            self._streamed += 1
+        else:
+            self._sought.place = (self._next, self._streamed)
         return data
+
+    def _own(self) -> int | None:
+        """Where this thread has sought, and read on since; None if another one has read on from there."""
+        place, streamed = getattr(self._sought, "place", (0, None))
+        return int(place) if streamed == self._streamed else None
 
     def readinto(self, buffer: Any) -> int:
         """As ``read``, into a buffer."""

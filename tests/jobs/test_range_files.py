@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +69,31 @@ def test_what_is_asked_for_is_read_and_no_more(folder: str) -> None:
         assert file.readinto(buffer) == 5
         assert bytes(buffer) == DATA[10:15]
     assert (files.reads.bytes, files.reads.requests) == (13, 2)
+
+
+def test_threads_that_take_turns_read_on_where_the_last_one_ended(folder: str) -> None:
+    files = RangeFiles(folder, "output")
+    with files.open("output://sub/data") as file, ThreadPoolExecutor(1) as other:
+        file.seek(7)
+        assert other.submit(file.read, 3).result() == DATA[7:10]
+        assert file.read(5) == DATA[10:15]
+        assert other.submit(file.read, 4).result() == DATA[15:19]
+        other.submit(file.seek, 100).result()
+        assert file.read(2) == DATA[100:102]
+        assert other.submit(file.tell).result() == 102
+
+
+def test_duckdb_reads_what_it_reads_from_end_to_end(folder: str) -> None:
+    """JSON that is one value, and what is compressed: read by threads that share the position."""
+    values = [{"a": number, "b": "x" * 50} for number in range(20_000)]
+    write_bytes(f"{folder}/one.json", json.dumps(values, indent=1).encode())
+    write_bytes(f"{folder}/rows.csv.gz", gzip.compress(b"a,b\n" + b"".join(b"%d,x\n" % n for n in range(200_000))))
+    with duckdb.connect(config={"threads": 4}) as connection:
+        connection.register_filesystem(RangeFiles(folder, "output"))
+        found = connection.execute("SELECT count(*), sum(a), max(b) FROM read_json('output://one.json')").fetchone()
+        assert found == (20_000, 199_990_000, "x" * 50)
+        found = connection.execute("SELECT count(*), sum(a) FROM read_csv('output://rows.csv.gz')").fetchone()
+        assert found == (200_000, 19_999_900_000)
 
 
 def test_files_are_found_by_name_and_by_pattern(folder: str) -> None:
