@@ -15,6 +15,8 @@ from fsspec import AbstractFileSystem
 from jobs.storage import filesystem
 from jobs.uris import is_local, path_of, scheme_of
 
+_NO_WRITING = "nothing can be written here"
+
 
 @dataclass
 class Reads:
@@ -64,15 +66,23 @@ class RangeFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no typ
         self._told = dict[str, dict[str, Any]]()
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
-        """A file to read. Raises io.UnsupportedOperation for any other mode."""
+        """A file to read. Raises io.UnsupportedOperation for any other mode, FileNotFoundError, also for a folder."""
         with self._noting():
             if mode != "rb":
-                raise io.UnsupportedOperation(f"{path}: nothing can be written here")
-            if self._local:
-                return RangeFile(self._storage.open(self._inner(path), "rb"), self)
-            file = self._storage.open(self._inner(path), "rb", cache_type="none")
+                raise io.UnsupportedOperation(f"{path}: {_NO_WRITING}")
+            try:
+                if self._local:
+                    return RangeFile(self._storage.open(self._inner(path), "rb"), self)
+                file = self._storage.open(self._inner(path), "rb", cache_type="none")
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                raise FileNotFoundError(f"{path}: there is no such file") from None
             self._told[path] = dict(file.details)
             return RangeFile(file, self)
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        """Nothing: DuckDB asks for it only before it would write into a folder. Raises io.UnsupportedOperation."""
+        with self._noting():
+            raise io.UnsupportedOperation(f"{path}: {_NO_WRITING}")
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """As the storage tells."""
@@ -107,8 +117,9 @@ class RangeFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no typ
             name = self._name(path)
             if not set("*?[") & set(name):
                 return [path]
-            found: list[str] = self._storage.glob(f"{folder}{name}")
-        return [f"{self.protocol}://{name.removeprefix(self._prefix)}" for name in sorted(found)]
+            found: dict[str, dict[str, Any]] = self._storage.glob(f"{folder}{name}", detail=True)
+        files = sorted(name for name, told in found.items() if told["type"] == "file")
+        return [f"{self.protocol}://{name.removeprefix(self._prefix)}" for name in files]
 
     def fetch(self, file: Any, start: int, end: int) -> bytes:
         """The bytes of an open file from ``start`` to before ``end``; any number of threads may ask at once.

@@ -16,6 +16,7 @@ from jobs.query.show import show
 from jobs.query.variables import none_committed
 from jobs.query.views import VIEWS, script
 from jobs.storage import read_bytes, write_bytes
+from jobs.storage_errors import StorageAccessError
 from jobs.terminal import complain, console, note
 from jobs.uris import normal
 from manifests.schema import printable
@@ -92,8 +93,8 @@ def _prompt(session: Session, asked: Asked) -> int:
     for sql in statements():
         try:
             _answer(session, sql, asked)
-        except AuditError as error:
-            complain(error.message)
+        except (AuditError, StorageAccessError) as error:
+            complain(str(error))
         except KeyboardInterrupt:
             complain("interrupted")
     return exits.COMMITTED

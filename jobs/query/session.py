@@ -26,6 +26,7 @@ from manifests.database import database
 MEMORY = "2GB"
 LEAST_THREADS = 4  # that wait for an object store more than they compute
 ROWS_AT_ONCE = 2048
+_TRACEBACK = "Traceback (most recent call last)"  # what DuckDB quotes of an error of RangeFiles
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
@@ -128,9 +129,9 @@ def _telling(files: RangeFiles, output: str) -> Iterator[None]:
         yield
     except (duckdb.Error, OSError) as error:
         failed = files.take_failed()
-        if failed is None or isinstance(failed, FileNotFoundError):
+        if failed is None or (isinstance(failed, FileNotFoundError) and _TRACEBACK not in str(error)):
             raise AuditError(exits.USAGE, str(error)) from None
-        if isinstance(failed, io.UnsupportedOperation):
+        if isinstance(failed, FileNotFoundError | io.UnsupportedOperation):
             raise AuditError(exits.USAGE, str(failed)) from None
         if isinstance(failed, OSError) and failed.errno == errno.EBUSY:  # s3fs: the object has another ETag by now
             raise AuditError(exits.USAGE, "a table was replaced while it was read; ask again") from None

@@ -103,6 +103,8 @@ def test_files_are_found_by_name_and_by_pattern(folder: str) -> None:
     assert files.info("output://sub/data")["size"] == len(DATA)
     assert files.glob("output://*/d*") == ["output://sub/data"]
     assert files.glob("output://*/x*") == []
+    assert files.glob("output://s*/**") == ["output://sub/data"]  # no folders, the one above neither
+    assert files.glob("output://su*") == []
 
 
 def test_nothing_is_written_and_nothing_lies_outside(folder: str) -> None:

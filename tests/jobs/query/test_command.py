@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -17,6 +19,7 @@ from jobs.cli import app
 from jobs.query import command
 from jobs.query.command import Asked, sql_command
 from jobs.query.views import VIEWS, script
+from jobs.range_files import RangeFiles
 from jobs.storage import delete, write_bytes
 from tests.jobs.query.conftest import LAST, ask, table
 from tests.nights import Night, write_night
@@ -57,6 +60,31 @@ def test_the_prompt_goes_on_after_an_error(
     assert told.out == "n\n6\n"
     assert 'syntax error at or near "SELEC"' in told.err
     assert all(view in told.err for view in VIEWS)
+
+
+def test_the_prompt_goes_on_when_the_storage_has_refused(
+    plant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetch, refusals = RangeFiles.fetch, list[str]()
+
+    def refuse_once(self: RangeFiles, file: Any, start: int, end: int) -> bytes:
+        with self._noting():
+            if refusals:
+                raise PermissionError(refusals.pop())
+        return fetch(self, file, start, end)
+
+    def typed() -> Iterator[str]:
+        refusals.append("AccessDenied")
+        for _ in range(2):
+            yield "SELECT count(content) AS n FROM read_text('output://runs/*/*/run.json');"
+
+    monkeypatch.setattr(RangeFiles, "fetch", refuse_once)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(command, "statements", typed)
+    assert sql_command(Asked(plant, format="csv")) == 0
+    told = capsys.readouterr()
+    assert "permission denied (AccessDenied)" in told.err
+    assert told.out == "n\n7\n"
 
 
 @pytest.mark.parametrize(

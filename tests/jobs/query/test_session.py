@@ -197,6 +197,13 @@ def test_one_night_and_line_read_little(plant: str) -> None:
         "PRAGMA enable_profiling = 'json'",
         "FROM read_text('/etc/hostname')",
         "FROM read_text('output://../hidden')",
+        "FROM read_text('output:///etc/hostname')",
+        "FROM read_text('output://none')",
+        "FROM read_text('output://runs')",
+        "FROM read_text('output://')",
+        "COPY (SELECT 1 AS a, 2 AS b) TO 'output://new' (FORMAT parquet, PARTITION_BY (a))",
+        "COPY (SELECT 1 AS a, 2 AS b) TO 'output://results' (FORMAT parquet, PARTITION_BY (a), OVERWRITE)",
+        "COPY (SELECT 1 AS a) TO 'output://new' (FORMAT parquet, PER_THREAD_OUTPUT)",
         "INSTALL httpfs",
     ],
 )
