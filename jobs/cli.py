@@ -25,8 +25,13 @@ from jobs.options import (
     FormOption,
     Heatmaps,
     InventoryDateOption,
+    LogFormat,
+    LogFormatOption,
     ManifestsOption,
     MapOption,
+    MetricsHostOption,
+    MetricsLingerOption,
+    MetricsPortOption,
     NotifyOn,
     NotifyOnOption,
     NotifyOption,
@@ -39,6 +44,7 @@ from jobs.options import (
     SinceOption,
     StallOption,
     WhereOption,
+    begin_logging,
     form_of,
     joined,
 )
@@ -139,6 +145,10 @@ def audit(
     ] = None,
     notify: NotifyOption = None,
     notify_on: NotifyOnOption = NotifyOn.always,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = "127.0.0.1",
+    metrics_linger: MetricsLingerOption = 0.0,
+    log_format: LogFormatOption = LogFormat.text,
     accept_code_change: AcceptOption = False,
     config: ConfigOption = None,
     dry_run: Annotated[
@@ -146,6 +156,7 @@ def audit(
     ] = False,
 ) -> None:
     """Audit the images of a manifest and publish one table of results."""
+    begin_logging(log_format)
     from jobs.audit.command import run_command
 
     settings: dict[str, Any] = {
@@ -185,6 +196,9 @@ def audit(
         "price_per_node_hour": price,
         "notify": tuple(notify or ()),
         "notify_on": notify_on.value,
+        "metrics_port": metrics_port,
+        "metrics_host": metrics_host,
+        "metrics_linger": metrics_linger,
         "accept_code_change": accept_code_change,
         "max_failed": max_failed,
         "max_failed_per_category": max_failed_per_category,
@@ -208,9 +222,14 @@ def retry_failed(
     fetch_threads: Annotated[int, typer.Option(min=1, max=256, help="Fetches at once in a load task.")] = 16,
     notify: NotifyOption = None,
     notify_on: NotifyOnOption = NotifyOn.always,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = "127.0.0.1",
+    metrics_linger: MetricsLingerOption = 0.0,
+    log_format: LogFormatOption = LogFormat.text,
     accept_code_change: AcceptOption = False,
 ) -> None:
     """Score the rows of a run again whose error can pass (throttled, timeout, connection, access), as a new version."""
+    begin_logging(log_format)
     from jobs.audit.command import retry_command
 
     settings: dict[str, Any] = {
@@ -224,6 +243,9 @@ def retry_failed(
         "fetch_threads": fetch_threads,
         "notify": tuple(notify or ()),
         "notify_on": notify_on.value,
+        "metrics_port": metrics_port,
+        "metrics_host": metrics_host,
+        "metrics_linger": metrics_linger,
         "accept_code_change": accept_code_change,
     }
     raise typer.Exit(retry_command(run, settings))
@@ -244,8 +266,10 @@ def rethreshold(
     backbone_form: FormOption = None,
     notify: NotifyOption = None,
     notify_on: NotifyOnOption = NotifyOn.always,
+    log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Decide the rows of a run again from their stored scores, without a model, as a new version."""
+    begin_logging(log_format)
     from jobs.audit.command import rethreshold_command
 
     settings: dict[str, Any] = {

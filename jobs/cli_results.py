@@ -153,3 +153,21 @@ def sql(
 
     asked = Asked(output, execute, file, format.value if format else None, stats, write_views)
     raise typer.Exit(sql_command(asked))
+
+
+@results_app.command()
+def exporter(
+    output: Annotated[str, typer.Option(help="Where audits write to, a folder or s3:// prefix.")],
+    name: Annotated[list[str] | None, typer.Option(help="Only runs of this name. May be repeated.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any.")] = 9465,
+    deadline: Annotated[str, typer.Option(help="Time of day by which a night must be done, HH:MM.")] = "06:00",
+    time_zone: Annotated[str, typer.Option(help="Time zone of the deadline, such as Europe/Berlin.")] = "UTC",
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="What a run may cost, in the currency of --price (default: anything).")
+    ] = None,
+) -> None:
+    """Serve Prometheus metrics of the nights in an output: last success, failures, drift, cost, unfinished runs."""
+    from jobs.monitoring.command import exporter_command
+
+    raise typer.Exit(exporter_command(output, name or (), host, port, deadline, time_zone, max_cost))

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import ray
 
 from jobs.machine import cores, memory
+from jobs.monitoring.logs import structured
 
 # They tell of settings that we chose, at every start.
 _CHATTY = (
@@ -36,6 +38,8 @@ SYSTEM = {
 # with the extractor of two cores. From 10 GB on Ray insists on as much shared memory, of which containers have little.
 STORE_BYTES_A_CORE, LEAST_STORE, MOST_STORE = 256 * 2**20, 2**30, 4 * 2**30
 STORE_OF_MEMORY = 0.3
+# In which Ray brings what workers have logged; what has not come by its end, never does.
+LAST_LINES_SECONDS = 1.0
 
 
 def working_nodes() -> list[dict[str, Any]]:
@@ -81,6 +85,8 @@ def ray_session(object_store_memory: int | None = None) -> Iterator[None]:
     try:
         yield
     finally:
+        if structured():
+            time.sleep(LAST_LINES_SECONDS)
         ray.shutdown()
 
 

@@ -59,6 +59,12 @@ class Form(StrEnum):
     v15, v1 = "v1.5", "v1"
 
 
+class LogFormat(StrEnum):
+    """What a command writes: text for people, or a JSON object a line."""
+
+    text, json = "text", "json"
+
+
 ConfigOption = Annotated[
     str | None,
     typer.Option(
@@ -66,6 +72,18 @@ ConfigOption = Annotated[
         callback=from_file,
         help="YAML file of options, a path or s3:// URI, such as 'max_failed: 5%'; what is typed wins.",
     ),
+]
+LogFormatOption = Annotated[
+    LogFormat, typer.Option(help="Text for people, or JSON: one object a line, workers included, and nothing else.")
+]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="Port to serve Prometheus metrics of the run on; 0 for any (default: none)."),
+]
+MetricsHostOption = Annotated[str, typer.Option(help="Address to serve them on.")]
+MetricsLingerOption = Annotated[
+    float,
+    typer.Option(min=0, max=600, help="Seconds to serve them on after the end, so that a scrape sees how it ended."),
 ]
 NotifyOption = Annotated[
     list[str] | None,
@@ -147,6 +165,14 @@ AcceptOption = Annotated[
 def form_of(choice: Form | None) -> Literal["v1.5", "v1"] | None:
     """What the weights code calls it."""
     return None if choice is None else "v1" if choice is Form.v1 else "v1.5"
+
+
+def begin_logging(choice: LogFormat) -> None:
+    """Write logs in this format from now on. Call it before anything else of a command is imported."""
+    if choice is LogFormat.json:
+        from jobs.monitoring import logs
+
+        logs.begin()
 
 
 def joined(mappings: list[str] | None) -> str | None:

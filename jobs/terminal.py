@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.monitoring import logs
 from manifests.secrets import redacted
 
 
@@ -26,16 +28,23 @@ class _Console(Console):
 console = _Console(stderr=True, highlight=False, markup=False, emoji=False)  # progress, warnings, errors
 output = _Console(highlight=False, markup=False, emoji=False)  # what was asked for
 CELL = 2000  # characters; S3 has keys of 1024
+_log = logging.getLogger(__name__)
 
 
 def complain(message: str) -> None:
-    """An error for the person at the terminal, without credentials."""
+    """An error for the person at the terminal, or an event of the log where that is JSON; without credentials."""
+    if logs.structured():
+        _log.error(redacted(message))
+        return
     console.print(Text.assemble(("error:", "bold red"), " ", _plain(message)), soft_wrap=True)
     sys.stderr.flush()
 
 
 def note(message: str) -> None:
-    """A warning for the person at the terminal, without credentials."""
+    """A warning for the person at the terminal, or an event of the log where that is JSON; without credentials."""
+    if logs.structured():
+        _log.warning(redacted(message))
+        return
     console.print(Text.assemble(("note:", "yellow"), " ", _plain(message)), soft_wrap=True)
 
 

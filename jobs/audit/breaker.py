@@ -7,6 +7,7 @@ unmounted says of every file that it is not there.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ from jobs.storage_errors import StorageAccessError
 DOUBTFUL = PASSING | {"access_denied"}
 # So many in a row are no longer waited for until the shard ends.
 IN_A_ROW = 20
+_log = logging.getLogger(__name__)
 # A process that got no answer for so long asks for a proof, however few rows have failed.
 SILENT_SECONDS = 300.0
 # Longer than all attempts at one image take with the usual time limits. A hanging disk never comes back at all.
@@ -102,8 +104,11 @@ class Breaker:
         last = self._doubts.get(place) or self._suspects[place]
         if place not in self._doubts and not at_end and self._proof(place) is None:
             return  # one of the next rows may be the proof
+        told = {"place": place, "in_a_row": self._in_a_row[place], "reason": last}
+        _log.info("breaker opened: is the storage open to us?", extra=told)
         if not self._is_open_to_us(place):
             raise _locked_out(place, f"the last: {last}")
+        _log.info("breaker closed: the storage is open to us", extra={"place": place})
         self._in_a_row[place] = 0
         self._doubts.pop(place, None)
         self._suspects.pop(place, None)

@@ -2,74 +2,86 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from jobs.audit import exits
+from jobs.audit import events, exits
 from jobs.audit.config import AuditConfig, BudgetError, ErrorBudget
 from jobs.audit.exits import AuditError, NothingNew, Stalled
 from jobs.audit.grace import grace_seconds
-from jobs.audit.plan import Plan
-from jobs.audit.progress import Progress, bar
 from jobs.audit.record import RunFolder
 from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import retry_failed
 from jobs.audit.run import Outcome, audit, dry_run, exit_code
 from jobs.audit.summary import print_plan, print_rethreshold, print_retry, print_summary
-from jobs.audit.watcher import Watcher
+from jobs.audit.watching import Watching
+from jobs.monitoring.logs import about_run, structured
+from jobs.monitoring.watched import MonitorSettings, monitored
 from jobs.notify.notifier import Notifier
 from jobs.terminal import complain, console, note
 from manifests.secrets import redacted
 
+if TYPE_CHECKING:
+    from jobs.monitoring.run_metrics import RunMetrics
+
 # A storage that hangs, or a Ray in which nothing moves, may never let a run end.
 GRACE_SECONDS = grace_seconds(os.environ)
 STALLED_SECONDS = 60.0
+_log = logging.getLogger(__name__)
 
 
 def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float | None = None) -> int:
     """Run the audit from settings as typed, error budgets as text; returns the exit code.
 
-    settings: ``notify`` and ``notify_on`` say whom to tell how it ended, the others are AuditConfig's. began: when the
-    command began, seconds since the epoch, for the figures of the run; None for now.
+    settings: ``notify`` and ``notify_on`` say whom to tell how it ended, MonitorSettings' where its metrics are served,
+    the others are AuditConfig's. began: when the command began, seconds since the epoch, for the figures of the run;
+    None for now.
     """
     began = time.time() if began is None else began
     notifier, settings = _notifier("audit", settings | ({"notify_on": "never"} if dry_run else {}))
+    serve, settings = MonitorSettings.taken(settings)
 
-    def run(leaver: _Leaver) -> int:
+    def run(leaver: _Leaver, metrics: RunMetrics | None) -> int:
         config = AuditConfig(**_budgets(settings))
         if dry_run:
             _dry_run(config)
             return exits.COMMITTED
-        outcome = _with_progress(lambda watcher: audit(config, watcher), began, leaver)
+        watching = Watching(notifier, leaver.failing, began, metrics, config.max_failed)
+        outcome = watching.watch(lambda watcher: audit(config, watcher))
         with _told(notifier, outcome):
-            print_summary(config, outcome)
+            (events.audited if structured() else print_summary)(config, outcome)
         return outcome.code
 
-    return _ended(run, notifier)
+    return monitored("audit", serve, began, lambda metrics: _ended(lambda leaver: run(leaver, metrics), notifier), note)
 
 
 def retry_command(run: str, settings: dict[str, Any]) -> int:
     """Score the rows of a run again whose error can pass; returns the exit code. settings: as of run_command."""
+    began = time.time()
     notifier, settings = _notifier("retry-failed", settings, run)
+    serve, settings = MonitorSettings.taken(settings)
 
-    def retry(leaver: _Leaver) -> int:
-        outcome = _with_progress(lambda watcher: retry_failed(run, _budgets(settings), watcher), time.time(), leaver)
+    def retry(leaver: _Leaver, metrics: RunMetrics | None) -> int:
+        watching = Watching(notifier, leaver.failing, began, metrics)
+        outcome = watching.watch(lambda watcher: retry_failed(run, _budgets(settings), watcher))
         with _told(notifier, outcome, published=bool(outcome.scored_shards + outcome.earlier_shards)):
-            print_retry(outcome)
+            (events.retried if structured() else print_retry)(outcome)
         return outcome.code
 
-    return _ended(retry, notifier)
+    return monitored(
+        "retry-failed", serve, began, lambda metrics: _ended(lambda leaver: retry(leaver, metrics), notifier), note
+    )
 
 
 def rethreshold_command(run: str, threshold: str, settings: dict[str, Any]) -> int:
@@ -79,7 +91,7 @@ def rethreshold_command(run: str, threshold: str, settings: dict[str, Any]) -> i
     def again(leaver: _Leaver) -> int:
         outcome = rethreshold(run, threshold, settings, note)
         with _told(notifier, outcome, published=bool(outcome.scored_shards)):
-            print_rethreshold(outcome)
+            (events.rethresholded if structured() else print_rethreshold)(outcome)
         return outcome.code
 
     return _ended(again, notifier)
@@ -103,6 +115,7 @@ def _notifier(command: str, settings: dict[str, Any], run: str | None = None) ->
     if run is not None:
         with suppress(ValueError):  # the command says so
             notifier.folder = RunFolder.at(run)
+            about_run(notifier.folder.run_id)
     return notifier, left
 
 
@@ -125,68 +138,39 @@ def _ended(run: Callable[[_Leaver], int], notifier: Notifier) -> int:
             given, said = problem["input"], problem["msg"].removeprefix("Value error, ")
             problems.append(redacted(f"{option} {', '.join(given) if isinstance(given, tuple) else given}: {said}"))
             complain(problems[-1])
+        if structured():
+            _tell_end(exits.USAGE)
         notifier.failed(exits.USAGE, "; ".join(problems))
         return exits.USAGE
     except KeyboardInterrupt:
         complain("interrupted; the same command resumes the run")
-        console.print(f"exit status {exits.INTERRUPTED}: {exits.MEANING[exits.INTERRUPTED]}", markup=False)
+        _tell_end(exits.INTERRUPTED)
         leaver.wanted.set()  # Ctrl-C did not
         notifier.interrupted(GRACE_SECONDS / 4)
         return exits.INTERRUPTED
     except BudgetError as error:
         complain(str(error))
+        if structured():
+            _tell_end(exits.USAGE)
         notifier.failed(exits.USAGE, str(error))
         return exits.USAGE
     except Exception as error:
         code = exit_code(error)
         if code == exits.FAILED and not isinstance(error, AuditError):
-            print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
+            _tell_trace()
         if isinstance(error, NothingNew):
             note(redacted(error.message))
             leaver.stay()
+            if structured():
+                _tell_end(code, error.message)
             notifier.nothing_new(error.message)
             return code
         complain(redacted(_message(error)))
-        console.print(f"exit status {code}: {exits.MEANING[code]}", markup=False)
+        _tell_end(code)
         if not isinstance(error, Stalled):
             leaver.stay()
         notifier.failed(code, redacted(_message(error)))
         return code
-
-
-def _with_progress(run: Callable[[Watcher], Outcome], began: float, leaver: _Leaver) -> Outcome:
-    totals: Counter[str] = Counter()
-    with bar(console) as progress:
-        task = progress.add_task("preparing", total=None, seen="")
-
-        def tell() -> None:
-            at = progress.tasks[0]
-            if not console.is_terminal and at.total is not None:
-                console.print(Progress(int(at.completed), int(at.total), at.fields["seen"]).line(), soft_wrap=True)
-
-        def planned(plan: Plan) -> None:
-            leaver.notifier.folder = plan.folder
-            missing = set(plan.missing)
-            done = sum(s.rows for s in plan.frozen.shards if s.index not in missing)
-            progress.update(task, description="images", total=plan.frozen.rows, completed=done)
-            console.print(
-                f"run {plan.record.run_id}: {plan.frozen.rows:,} rows in {len(plan.frozen.shards):,} shards, "
-                f"{len(missing):,} to do"
-                + (
-                    f" (resumed, start {plan.record.starts + 1})"
-                    if plan.record.starts and plan.record.state == "running"
-                    else ""
-                ),
-                markup=False,
-            )
-            tell()
-
-        def shard_done(rows: int, counts: dict[str, int]) -> None:
-            totals.update(counts)
-            progress.update(task, advance=rows, seen=", ".join(f"{n:,} {word}" for word, n in sorted(totals.items())))
-            tell()
-
-        return run(Watcher(note, planned, shard_done, leaver.failing, began))
 
 
 class _Leaver:
@@ -229,7 +213,22 @@ class _Leaver:
 
 
 def _dry_run(config: AuditConfig) -> None:
-    print_plan(config, dry_run(config))
+    preview = dry_run(config)
+    (events.previewed if structured() else print_plan)(config, preview)
+
+
+def _tell_end(code: int, reason: str | None = None) -> None:
+    if structured():
+        events.ended(code, reason)
+    else:
+        console.print(f"exit status {code}: {exits.MEANING[code]}", markup=False)
+
+
+def _tell_trace() -> None:
+    if structured():
+        _log.error("an error that was not expected", exc_info=True)
+    else:
+        print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
 
 
 def _message(error: BaseException) -> str:

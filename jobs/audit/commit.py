@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -24,6 +25,7 @@ from manifests.freeze import FrozenManifest
 
 MEMORY_LIMIT = "1GB"
 BATCH_ROWS = 50_000
+_log = logging.getLogger(__name__)
 
 Redecided = Callable[[pa.Table], pa.Table]
 
@@ -93,6 +95,8 @@ def commit(
         record.published = Published(table=FileDigest.of(target), digests=FileDigest.of(local / "digests"))
         if kept is not None:
             shutil.move(target, kept)
+        told = {"version": version, "rows": counts["rows"], "decisions": counts["decisions"]}
+        _log.info("results published", extra=told | {"results": folder.results})
     return counts
 
 

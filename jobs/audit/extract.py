@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import defaultdict, deque
@@ -27,7 +28,9 @@ from jobs.audit.registry import ScorerSettings
 from jobs.audit.score import Packed, Scorer
 from jobs.audit.self_test import await_clearance, judge, reference_shard
 from jobs.audit.turns import turn
+from jobs.monitoring.logs import LogSettings, log_as
 
+_log = logging.getLogger(__name__)
 # Images of one category that go to their scorer in one call, and calls that may be unanswered: enough to keep scorers
 # busy, few enough to bound memory (1.2 MB an image in bfloat16).
 CALL_IMAGES, IN_FLIGHT = 8, 4
@@ -71,6 +74,7 @@ class ExtractSettings:
     micro_batch: int | None
     extractors: int
     own_scorer: ScorerSettings | None = None
+    log: LogSettings | None = None
 
 
 class Extract:
@@ -82,6 +86,7 @@ class Extract:
 
     def __init__(self, settings: ExtractSettings, registry: Any):
         end_with_parent()
+        log_as(settings.log)
         self.settings, self.registry = settings, registry
         torch.set_num_threads(settings.threads)
         bundle: Bundle = ray.get(ray.get(registry.bundle.remote())[0])
@@ -105,6 +110,11 @@ class Extract:
         settings = replace(self.settings, trust_declared=True)
         found = judge(bundle, _Shard(self, reference_shard(bundle), settings, None).scored())
         ray.get(self.registry.tested.remote(ray.get_runtime_context().get_actor_id(), found))
+        told = {"images": found.images, "deviation": found.deviation}
+        if found.problem is None:
+            _log.info("self-test passed", extra=told)
+        else:
+            _log.error("self-test failed", extra=told | {"reason": found.problem})
         self.processor_time = ProcessorTime()  # the figures of the run are those of its own images
 
     def owners(self, category: str) -> deque[Any]:
@@ -149,8 +159,10 @@ class _Shard:
 
     def decided(self) -> pa.Table:
         """All rows through router, backbone and scorers, and what that took to the registry."""
+        (shard,) = self.table["shard"].unique().to_pylist()
+        log_as(self.settings.log, shard)
         decided = self.scored()
-        self._report()
+        self._report(shard)
         return decided
 
     def scored(self) -> pa.Table:
@@ -223,13 +235,14 @@ class _Shard:
         if len(self.calls) > IN_FLIGHT:
             self._settle(self.calls.popleft())
 
-    def _report(self) -> None:
+    def _report(self, shard: int) -> None:
         spent = self.meter.read(self.present, sum(self.waited.values()))
+        _log.info("shard extracted and scored", extra={"images": self.present, "seconds": spent.wall})
         if self.scoring is not None:
             self.stage.registry.spent.remote("score", self.scoring)
             if self.stage.own is not None:  # what its own scorer spent is told apart
                 spent = replace(spent, wall=spent.wall - self.scoring.wall, cpu=spent.cpu - self.scoring.cpu)
-        self.stage.registry.spent.remote("extract", spent)
+        self.stage.registry.spent.remote("extract", spent, shard)
         for category, seconds in self.waited.items():
             if seconds > BEHIND * spent.wall:
                 self.stage.registry.widen.remote(category)

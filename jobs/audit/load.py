@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 import time
@@ -27,10 +28,12 @@ from jobs.audit.figures import Meter
 from jobs.audit.orphans import end_with_parent
 from jobs.audit.proofs import Image, some_images
 from jobs.audit.turns import turn
+from jobs.monitoring.logs import LogSettings, about_shard, announce, log_as
 from jobs.storage import reading
 from jobs.uris import join
 from manifests.freeze import read_shard
 
+_log = logging.getLogger(__name__)
 # Images that are decoded in one turn: about as long as the other stages' turns.
 DECODED_AT_ONCE = 3
 # Of other parts, whose images may show that a storage is open to us.
@@ -59,6 +62,7 @@ class LoadSettings:
     threads: int
     decode_timeout: float
     others: tuple[str, ...] = ()
+    log: LogSettings | None = None
 
 
 class Load:
@@ -77,8 +81,12 @@ class Load:
     def __call__(self, descriptor: pa.Table) -> pa.Table:
         """One descriptor row in, one table of the shard out. Raises StorageAccessError if storage refuses us."""
         (shard,) = descriptor.to_pylist()
+        self.shard = int(shard["shard"])
+        log_as(self.settings.log, self.shard)
         meter = Meter()
-        attempt = ray.get(self.registry.begin.remote(shard["shard"]))
+        attempt = ray.get(self.registry.begin.remote(self.shard))
+        if attempt > 1:
+            _log.warning("shard is tried again, its images one by one in a child process", extra={"attempt": attempt})
         part = join(self.settings.manifest_uri, shard["part"])
         with reading(part) as file:
             rows = read_shard(file, shard["row_group"])
@@ -103,7 +111,11 @@ class Load:
         table = pa.Table.from_pylist(loaded, schema=pa.schema(LOADED))
         for field in LOADED:
             rows = rows.append_column(field, table[field.name])
-        self.registry.spent.remote("load", meter.read(len(rows)))
+        spent = meter.read(len(rows))
+        self.registry.spent.remote("load", spent, self.shard)
+        failed = sum(result["error_stage"] is not None for result in loaded)
+        told = {"rows": len(rows), "failed": failed, "seconds": spent.wall, "attempt": attempt}
+        _log.info("shard loaded", extra=told)
         return rows
 
     def _elsewhere(self, part: str) -> Iterator[Image]:
@@ -116,7 +128,8 @@ class Load:
         self, rows: list[dict[str, Any]], careful: bool, waiting: Callable[[], None]
     ) -> Iterator[dict[str, Any]]:
         child = DecodingChild(self._decoder()) if careful else None
-        pool, decoder = ThreadPoolExecutor(self.settings.threads), ThreadPoolExecutor(1)
+        threads = partial(ThreadPoolExecutor, initializer=about_shard, initargs=(self.shard,))
+        pool, decoder = threads(self.settings.threads), threads(1)
         fetched = _ahead(pool, self._bytes, rows, self.settings.threads)
         try:
             results: Iterator[dict[str, Any]]
@@ -206,7 +219,7 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[..., Any], rows: Iterabl
 
 def _give_up(why: str) -> NoReturn:
     """End this process. Ray then runs its shard again, carefully."""
-    print(f"line-audit: {why}; this worker ends, its shard is tried again", file=sys.stderr, flush=True)
+    announce(f"{why}; this worker ends, its shard is tried again", sys.stderr)
     os._exit(70)
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 
 from jobs.audit.exits import LOCKED, AuditError
+from jobs.monitoring.logs import announce
 from jobs.storage import create, delete, names, prune, read_bytes, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import join, parent
@@ -72,7 +73,7 @@ class RunLock:
             if error is None:
                 raise
             # The run ends for its own reason; whoever comes next finds a lock whose owner is dead.
-            print(f"line-audit: the run's lock could not be released: {second}", flush=True)
+            announce(f"the run's lock could not be released: {second}")
 
     def _release(self) -> None:
         owner = self._owner()
@@ -91,7 +92,7 @@ class RunLock:
             return True
         ahead = owner["beat"] > time.time()  # then its clock does not say how long it has been silent
         seconds = self.stale if ahead else BEATS_TO_SEE * self.heartbeat
-        print(f"line-audit: looking for {seconds:.0f} s whether the owner of {uri} is alive", flush=True)
+        announce(f"looking for {seconds:.0f} s whether the owner of {uri} is alive")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(self.heartbeat / 4)
@@ -160,7 +161,7 @@ class RunLock:
                 write_bytes(self.uri, self._content())
             except Exception as error:
                 # A missed beat is no reason to end the run: the lock only grows older, and check() decides.
-                print(f"line-audit: the run's lock could not be renewed: {error}", flush=True)
+                announce(f"the run's lock could not be renewed: {error}")
 
 
 def _digest(owner: dict[str, Any]) -> str:

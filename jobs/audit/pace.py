@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 MOST = 256  # of --fetch-threads
+_log = logging.getLogger(__name__)
 
 
 class Pace:
@@ -58,3 +60,4 @@ class Pace:
                 return
             self.limit = max(1.0, min(self.limit, self._under_way) / 2)
             self._slowed = time.monotonic()
+            _log.warning("storage is overloaded, fewer requests at once", extra={"requests": int(self.limit)})

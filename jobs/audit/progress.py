@@ -33,8 +33,8 @@ class Progress:
         return cls(done, rows, found[3] or "")
 
 
-def bar(console: Console) -> rich.Progress:
-    """A bar, shown on a terminal only. Its tasks need the field ``seen``, the text at its end."""
+def bar(console: Console, *, shown: bool) -> rich.Progress:
+    """A bar, if it is shown. Its tasks need the field ``seen``, the text at its end."""
     return rich.Progress(
         rich.SpinnerColumn(),
         rich.TextColumn("{task.description}", markup=False),
@@ -43,5 +43,5 @@ def bar(console: Console) -> rich.Progress:
         rich.TimeElapsedColumn(),
         rich.TextColumn("{task.fields[seen]}", markup=False),
         console=console,
-        disable=not console.is_terminal,
+        disable=not shown,
     )

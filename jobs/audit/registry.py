@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # A scorer that dies is started again and its calls repeated: they have no effect but their answer.
 RESTARTS = 3
+# By stage that a shard has gone through, where it is then.
+_NEXT = {"load": "extract", "extract": "write"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Registry:
         self.owners: dict[str, list[int]] = {}
         self.attempts: Counter[int] = Counter()
         self.begun_at: dict[int, float] = {}
+        self.in_hand: dict[int, str] = {}
         self.spent_by_stage: dict[str, Spent] = {}
         self.images_read = dict(images_read or {})
         self.tests: dict[str, Found] = {}
@@ -109,6 +112,7 @@ class Registry:
         with self.lock:
             self.attempts[shard] += 1
             self.begun_at[shard] = time.time()
+            self.in_hand[shard] = "load"
             return self.attempts[shard]
 
     def read(self, place: str, image: Image) -> None:
@@ -135,9 +139,13 @@ class Registry:
         problem = next((one.problem for one in tests if one.problem is not None), None)
         return len(tests), Found(tests[0].images, max(one.deviation for one in tests), problem)
 
-    def spent(self, stage: str, spent: Spent) -> None:
-        """Add to what a stage has spent."""
+    def spent(self, stage: str, spent: Spent, shard: int | None = None) -> None:
+        """Add to what a stage has spent. shard: that has gone through it."""
         with self.lock:
+            if shard is not None and stage in _NEXT:
+                self.in_hand[shard] = _NEXT[stage]
+            elif shard is not None:
+                self.in_hand.pop(shard, None)
             known = self.spent_by_stage.get(stage)
             self.spent_by_stage[stage] = spent if known is None else known + spent
 
@@ -147,7 +155,9 @@ class Registry:
             spent, now = self.spent_by_stage, time.time()
             images = {stage: one.rows for stage, one in spent.items()}
             since = {stage: now - one.end for stage, one in spent.items()}
-            return Movement(self.attempts.total(), images, since)
+            begun = self.attempts.total()
+            in_hand = dict(Counter(self.in_hand.values()))
+            return Movement(begun, images, since, dict(spent), in_hand, begun - len(self.attempts))
 
     def begun(self) -> dict[int, float]:
         """Seconds since a loader last began a shard, by shard."""

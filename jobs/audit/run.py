@@ -39,6 +39,7 @@ from jobs.audit.watcher import Watcher
 from jobs.audit.work import work
 from jobs.bundles import read_bundle, run_precision
 from jobs.cluster_session import joins_cluster, ray_session
+from jobs.monitoring.logs import announce
 from jobs.report.at_commit import report_at_commit
 from jobs.storage import exists, scratch, sweep, write_bytes
 from jobs.storage_errors import NoStorage, StorageAccessError
@@ -264,7 +265,7 @@ def _abandon(plan: Plan, error: BaseException, lock: RunLock) -> None:
         lock.check()  # it may have been lost before the error came, which says nothing of it
         record.save(plan.folder)
     except (AuditError, StorageAccessError, OSError) as second:
-        print(f"line-audit: run.json could not be written: {second}", flush=True)
+        announce(f"run.json could not be written: {second}")
 
 
 def exit_code(error: BaseException) -> int:

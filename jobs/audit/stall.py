@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from jobs.audit.exits import Stalled
+from jobs.audit.figures import Spent
 
 LOOK_SECONDS = 10.0
 WAKE = signal.SIGUSR1
+END_SECONDS = 1.0
 _Item = TypeVar("_Item")
 _END = object()
 
@@ -21,11 +23,15 @@ _END = object()
 @dataclass(frozen=True)
 class Movement:
     """How far the stages are. begun: shards that a loader began, again or for the first time. images: by stage; since:
-    seconds since a stage last finished a shard, or a call."""
+    seconds since a stage last finished a shard, or a call. spent: by stage. in_hand: shards by the stage that they wait
+    for or are in. tried_again: attempts at shards that were not their first."""
 
     begun: int
     images: dict[str, int]
     since: dict[str, float]
+    spent: dict[str, Spent] = field(default_factory=dict)
+    in_hand: dict[str, int] = field(default_factory=dict)
+    tried_again: int = 0
 
     def __str__(self) -> str:
         told = [f"{self.begun} shards begun"]
@@ -101,6 +107,7 @@ class _Watchdog:
     def end(self) -> None:
         with self.lock:
             self.over.set()
+        self.thread.join(END_SECONDS)  # it may be asking a Ray that is shut down next
 
     def _watch(self) -> None:
         seen = (-1, dict[str, int]())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,14 +19,16 @@ from jobs.audit.load import LoadSettings
 from jobs.audit.placement import Placement, Wanted, await_nodes, placement
 from jobs.audit.plan import Plan
 from jobs.audit.proofs import Earlier, Image, images_read
+from jobs.audit.receipt import Receipt
 from jobs.audit.registry import Registry, ScorerSettings
 from jobs.audit.render import RenderSettings
 from jobs.audit.self_test import passed
 from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, divide, machine
-from jobs.audit.stall import watched
+from jobs.audit.stall import Movement, watched
 from jobs.audit.watcher import Watcher
 from jobs.audit.write import WriteSettings, shard_name
 from jobs.cluster_session import joins_cluster, ray_session, store_bytes
+from jobs.monitoring.logs import for_workers
 from jobs.uris import join
 
 ANSWER_SECONDS = 60.0
@@ -46,7 +47,7 @@ def work(
 ) -> dict[str, Any]:
     """Score and write the shards that are missing; returns what was spent, for the figures of the run.
 
-    watcher: told of each, and of what is waited for. check: called now and then, raises if the run must end.
+    watcher: told of each, of what is waited for, and of how far the stages are. check: called now and then, raises if the run must end.
     failing: told of what is raised before Ray is shut down, because that takes longer than whoever interrupts may wait.
     earlier: of a retry, the run that it belongs to.
     Raises AuditError, also if nothing moves for ``config.stall_timeout`` seconds, and what a stage raises.
@@ -65,8 +66,12 @@ def work(
             if config.scoring == "actors":
                 registry.start_first.remote()
             others = earlier.parts if earlier else plan.folder.parts(plan.frozen.parts)
-            for rows, counts in _receipts(config, plan, bundle, scoring, registry, resources, where, check, others):
-                watcher.shard_done(rows, counts)
+            receipts = _receipts(
+                config, plan, bundle, scoring, registry, resources, where, check, others, watcher.moved
+            )
+            for receipt in receipts:
+                watcher.shard_done(receipt)
+            watcher.moved(ray.get(registry.movement.remote()))
             figures: dict[str, Any] = ray.get(registry.figures.remote()) | {"self_test": passed(registry)}
         except BaseException as error:
             failing(error)
@@ -93,7 +98,8 @@ def _receipts(
     where: Placement,
     check: Callable[[], None],
     others: tuple[str, ...],
-) -> Iterator[tuple[int, dict[str, int]]]:
+    moved: Callable[[Movement], None],
+) -> Iterator[Receipt]:
     folder, frozen, record = plan.folder, plan.frozen, plan.record
     rows_by_shard = {shard.index: shard.rows for shard in frozen.shards}
     missing = set(plan.missing)
@@ -110,6 +116,7 @@ def _receipts(
         threads=config.fetch_threads,
         decode_timeout=config.decode_timeout,
         others=others,
+        log=for_workers(),
     )
     extract = ExtractSettings(
         calibration={c: scores for c in bundle.categories if (scores := bundle.calibration_scores(c))},
@@ -122,6 +129,7 @@ def _receipts(
         micro_batch=config.micro_batch,
         extractors=resources.extractors,
         own_scorer=scoring if config.scoring == "extractor" else None,
+        log=for_workers(),
     )
     write = WriteSettings(
         folder=folder.shards,
@@ -131,8 +139,14 @@ def _receipts(
         fingerprint=record.fingerprint,
         bundle_digest=bundle.digest,
         render=RenderSettings(folder.heatmaps, config.heatmaps),
+        log=for_workers(),
     )
     dataset = chain(shards, load, extract, write, registry, resources, where)
+
+    def movement() -> Movement:
+        found: Movement = ray.get(registry.movement.remote(), timeout=ANSWER_SECONDS)
+        moved(found)
+        return found
 
     def state() -> str:
         since = ray.get(registry.begun.remote(), timeout=ANSWER_SECONDS)
@@ -144,16 +158,16 @@ def _receipts(
 
     for batch in watched(
         iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow")),
-        lambda: ray.get(registry.movement.remote(), timeout=ANSWER_SECONDS),
+        movement,
         state,
         config.stall_timeout,
         check,
     ):
-        for receipt in batch.to_pylist():
-            if receipt["shard"] not in missing or receipt["rows"] != rows_by_shard[receipt["shard"]]:
+        for receipt in map(Receipt.from_row, batch.to_pylist()):
+            if receipt.shard not in missing or receipt.rows != rows_by_shard[receipt.shard]:
                 raise AuditError(exits.FAILED, f"a receipt that was not planned: {receipt}; run the command again")
-            missing.discard(receipt["shard"])
-            yield receipt["rows"], json.loads(receipt["counts"])
+            missing.discard(receipt.shard)
+            yield receipt
     if missing:
         raise AuditError(exits.FAILED, f"{len(missing)} shards came back without a receipt; run the command again")
 

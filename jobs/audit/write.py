@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
-from collections import Counter
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,10 +13,14 @@ import pyarrow.parquet as pq
 
 from jobs.audit.figures import Meter
 from jobs.audit.orphans import end_with_parent
+from jobs.audit.receipt import Receipt
 from jobs.audit.render import RenderSettings, render
 from jobs.audit.results import file_metadata, shard_schema
+from jobs.monitoring.logs import LogSettings, log_as
 from jobs.storage import write_bytes
 from jobs.uris import join
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class WriteSettings:
     fingerprint: str
     bundle_digest: str
     render: RenderSettings
+    log: LogSettings | None = None
 
 
 def shard_name(shard: int) -> str:
@@ -45,12 +49,13 @@ class Write:
         self.settings, self.registry = settings, registry
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """One shard in, one receipt row out: shard, rows, and counts as JSON."""
+        """One shard in, the row of its receipt out."""
         meter = Meter()
         shards = table["shard"].unique().to_pylist()
         if len(shards) != 1:
             raise RuntimeError(f"rows of {len(shards)} shards in one block: the chain did not keep shards whole")
         (shard,) = shards
+        log_as(self.settings.log, shard)
         planned = self.settings.rows_by_shard[shard]
         if len(table) != planned:
             raise RuntimeError(f"shard {shard}: {len(table)} rows reached the writer, {planned} planned")
@@ -71,9 +76,12 @@ class Write:
         result = _result(table, rows, extras, as_they_are)
         metadata = file_metadata(self.settings.run_id, self.settings.fingerprint, self.settings.bundle_digest, shard)
         write_bytes(join(self.settings.folder, shard_name(shard)), parquet_bytes(result, metadata))
-        self.registry.spent.remote("write", meter.read(len(rows)))
-        counts = Counter(row["decision"] for row in rows)
-        return pa.table({"shard": [shard], "rows": [len(rows)], "counts": [json.dumps(counts)]})
+        spent, receipt = meter.read(len(rows)), Receipt.of(shard, rows)
+        self.registry.spent.remote("write", spent, shard)
+        _log.info(
+            "shard written", extra={"rows": len(rows), "seconds": spent.wall, "decisions": dict(receipt.decisions)}
+        )
+        return receipt.to_table()
 
 
 def parquet_bytes(table: pa.Table, metadata: dict[str, str]) -> bytes:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from jobs.audit.record import RunFolder, RunRecord
 from manifests.secrets import redacted
+
+_log = logging.getLogger(__name__)
 
 
 def report_at_commit(
@@ -35,6 +38,7 @@ def report_at_commit(
     except Exception as error:  # likewise
         said(_failed(folder, record, error))
         return None
+    _log.info("report written", extra={"report": folder.report, "verdict": report.findings.verdict})
     return folder.report
 
 

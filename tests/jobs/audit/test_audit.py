@@ -19,6 +19,7 @@ from jobs.audit import exits
 from jobs.audit.commit import count_rows
 from jobs.audit.config import ErrorBudget
 from jobs.audit.exits import AuditError
+from jobs.audit.receipt import Receipt
 from jobs.audit.results import COLUMNS, result_schema, shard_schema
 from jobs.audit.run import Outcome, audit, dry_run, judged
 from jobs.audit.summary import _expected
@@ -237,7 +238,7 @@ def test_a_driver_that_lost_its_lock_commits_nothing(archive: Path, bundle: str,
     folder = tmp_path / "runs" / "2026-01-02" / "audit"
     left: list[bytes] = []
 
-    def taken_over(rows: int, counts: dict[str, int]) -> None:
+    def taken_over(receipt: Receipt) -> None:
         (folder / "lock.json").write_text('{"token": "of another process", "beat": 0}')
         left[:] = [(folder / "run.json").read_bytes()]
 
