@@ -113,8 +113,8 @@ class Load:
             rows = rows.append_column(field, table[field.name])
         spent = meter.read(len(rows))
         self.registry.spent.remote("load", spent, self.shard)
-        failed = sum(result["error_stage"] is not None for result in loaded)
-        told = {"rows": len(rows), "failed": failed, "seconds": spent.wall, "attempt": attempt}
+        lost = sum(result["error_stage"] is not None for result in loaded)
+        told = {"rows": len(rows), "failed": lost, "seconds": spent.wall, "attempt": attempt}
         _log.info("shard loaded", extra=told)
         return rows
 

@@ -72,10 +72,17 @@ class Reader:
         self._before: dict[str, Night | None] = {}
 
     def read(self) -> Reading:
-        """Read what is new. Raises StorageAccessError, OSError: then nothing is known of this reading."""
-        by_name: dict[str, Nights] = {name: Nights() for name in self.wanted}
+        """Read what is new.
+
+        Raises StorageAccessError, OSError, also if the runs that were there are all gone, as those on a disk that was
+        unmounted.
+        """
+        dates = sorted(run_dates(self.output), reverse=True)
+        if not dates and any(self._before.values()):
+            raise FileNotFoundError(f"{self.output}: there are no runs any more")
+        by_name: dict[str, Nights] = {name: Nights() for name in (*self.wanted, *self._before)}
         unreadable = 0
-        for folder in self._folders():
+        for folder in self._folders(dates[:LOOK_BACK]):
             nights = by_name.setdefault(folder.name, Nights())
             if nights.last is not None:
                 continue  # an older run that was left unfinished is nobody's business any more
@@ -96,10 +103,10 @@ class Reader:
                 nights.last = self._earlier(name)
         return Reading(by_name, unreadable)
 
-    def _folders(self) -> Iterator[RunFolder]:
-        """Of the latest dates, the latest first."""
-        seen: set[str] = set(self.wanted)
-        for date in sorted(run_dates(self.output), reverse=True)[:LOOK_BACK]:
+    def _folders(self, dates: Iterable[str]) -> Iterator[RunFolder]:
+        """Of these dates, in their order."""
+        seen: set[str] = {*self.wanted, *self._before}
+        for date in dates:
             for name in self.wanted or names(join(self.output, "runs", date)):
                 if NAME.fullmatch(name) and (name in seen or len(seen) < MOST_NAMES):
                     seen.add(name)
