@@ -101,7 +101,8 @@ def await_nodes(wanted: Wanted, device: str, where: Placement, say: Callable[[st
 
     if not _lack(need, there()):
         return
-    bundles: list[dict[str, float]] = [{"CPU": 1} | ({"GPU": 1} if device == "cuda" else {})] * need[MODELS]
+    model: dict[str, float] = {"CPU": 1, "GPU": 1} if device == "cuda" else {"CPU": 1}
+    bundles = [model] * need[MODELS]
     selectors = [where.models.get("label_selector", {})] * need[MODELS]
     bundles += [{"CPU": 1}] * need[LOAD]
     selectors += [where.load.get("label_selector", {})] * need[LOAD]

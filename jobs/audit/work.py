@@ -47,8 +47,9 @@ def work(
 ) -> dict[str, Any]:
     """Score and write the shards that are missing; returns what was spent, for the figures of the run.
 
-    watcher: told of each, of what is waited for, and of how far the stages are. check: called now and then, raises if the run must end.
-    failing: told of what is raised before Ray is shut down, because that takes longer than whoever interrupts may wait.
+    watcher: told of each, of what is waited for, and of how far the stages are. check: called now and then, raises if
+    the run must end. failing: told of what is raised before Ray is shut down, because that takes longer than whoever
+    interrupts may wait.
     earlier: of a retry, the run that it belongs to.
     Raises AuditError, also if nothing moves for ``config.stall_timeout`` seconds, and what a stage raises.
     """

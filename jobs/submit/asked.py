@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import typer
-
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.uris import join, normal
@@ -33,7 +31,7 @@ class Asked:
     stem: str
 
 
-def asked(root: typer.Context, words: Sequence[str]) -> Asked:
+def asked(root: Any, words: Sequence[str]) -> Asked:
     """The command that ``words`` ask for.
 
     root: context of the whole command line. Raises AuditError for a command that is not run on a cluster, or that

@@ -19,7 +19,7 @@ class Screen:
 
     def __init__(self, on: Console = console):
         self._console = on
-        self._bar = bar(on)
+        self._bar = bar(on, shown=on.is_terminal)
         self._task = self._bar.add_task("submitted", total=None, seen="")
 
     def __enter__(self) -> Screen:
