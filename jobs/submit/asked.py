@@ -34,14 +34,14 @@ class Asked:
 def asked(root: Any, words: Sequence[str]) -> Asked:
     """The command that ``words`` ask for.
 
-    root: context of the whole command line. Raises AuditError for a command that is not run on a cluster, or that
-    would write into the folder of the job; what is wrong with its options is told as the command itself tells it.
+    root: context of the whole command line, a typer.Context. Raises AuditError for a command that is not run on a
+    cluster, or that would write into the folder of the job; what is wrong with its options is told as the command tells
+    it itself.
     """
     name, *arguments = words
-    commands: Any = root.command
     if name not in COMMANDS:
         raise AuditError(exits.USAGE, f"{name}: commands that run on a cluster are {', '.join(COMMANDS)}")
-    options = commands.get_command(root, name).make_context(name, list(arguments), parent=root).params
+    options = root.command.get_command(root, name).make_context(name, list(arguments), parent=root).params
     for option in ("output", "run"):
         place = options.get(option)
         if place is not None and "://" not in place and not os.path.isabs(place):

@@ -201,8 +201,9 @@ def _refused(address: str, said: str) -> AuditError:
         source = f"RAY_AUTH_TOKEN_PATH={os.environ[source]}"
     return AuditError(
         exits.NO_ACCESS,
-        f"the cluster at {address} refuses the token (403) of {source or '~/.ray/auth_token'}: set RAY_AUTH_MODE=token "
-        "and RAY_AUTH_TOKEN_PATH to a file with the token that the cluster was started with",
+        f"the cluster at {address} refuses the token (403) of {source or '~/.ray/auth_token'}: the cluster was started "
+        "with another one. With RAY_AUTH_MODE=token it is taken from RAY_AUTH_TOKEN, else from the file "
+        "RAY_AUTH_TOKEN_PATH, else from ~/.ray/auth_token",
     )
 
 

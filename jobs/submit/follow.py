@@ -74,7 +74,9 @@ class Follower:
         finally:
             for task in (reading, ending, wanted):
                 task.cancel()
-            await asyncio.gather(reading, ending, wanted, return_exceptions=True)
+            with suppress(TimeoutError):  # a connection that does not close may not keep this process
+                async with asyncio.timeout(self._pace.drain):
+                    await asyncio.gather(reading, ending, wanted, return_exceptions=True)
         code, said = job.ending()
         note(f"job {job.id}: {said}")
         return code
@@ -137,7 +139,8 @@ class Follower:
             pieces = self._dashboard.logs(self._id)
             try:
                 while True:
-                    piece = await asyncio.wait_for(anext(pieces), self._pace.silence)
+                    async with asyncio.timeout(self._pace.silence):  # wait_for can lose a cancellation
+                        piece = await anext(pieces)
                     new, skip = piece[skip:], max(0, skip - len(piece))
                     self._show(new)
             except StopAsyncIteration:
@@ -163,5 +166,6 @@ class Follower:
 async def _happens(event: asyncio.Event, within: float) -> bool:
     """Whether an event is set within so many seconds."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), within)
+        async with asyncio.timeout(within):
+            await event.wait()
     return event.is_set()
