@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.monitoring import logs
+from jobs.visible import visible
 from manifests.secrets import redacted
 
 
@@ -36,7 +37,7 @@ def complain(message: str) -> None:
     if logs.structured():
         _log.error(redacted(message))
         return
-    console.print(Text.assemble(("error:", "bold red"), " ", _plain(message)), soft_wrap=True)
+    console.print(Text.assemble(("error:", "bold red"), " ", visible(redacted(message))), soft_wrap=True)
     sys.stderr.flush()
 
 
@@ -45,12 +46,12 @@ def note(message: str) -> None:
     if logs.structured():
         _log.warning(redacted(message))
         return
-    console.print(Text.assemble(("note:", "yellow"), " ", _plain(message)), soft_wrap=True)
+    console.print(Text.assemble(("note:", "yellow"), " ", visible(redacted(message))), soft_wrap=True)
 
 
 def say(text: str) -> None:
     """A line of the answer, on standard output, not broken."""
-    output.print(text, soft_wrap=True)
+    output.print(visible(text), soft_wrap=True)
 
 
 def print_tables(tables: Iterable[tuple[str, list[str], list[list[str]]]]) -> None:
@@ -64,8 +65,3 @@ def print_tables(tables: Iterable[tuple[str, list[str], list[list[str]]]]) -> No
         for row in cells:
             table.add_row(*(Text(printable(cell, CELL)) for cell in row))
         output.print(table)
-
-
-def _plain(message: str) -> str:
-    """Without credentials, and with what a terminal would obey escaped."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in redacted(message))

@@ -10,13 +10,19 @@ from markupsafe import Markup
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
+from jobs.visible import visible
+
 
 def page(package: str, content: dict[str, Any]) -> str:
     """The HTML of ``page.html`` in a package, which may extend base.html. Whatever names say is text, never markup."""
     loader = ChoiceLoader([PackageLoader(name, ".") for name in (package, "jobs.page")])
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_visible)
     environment.filters["percent"] = percent
     return environment.get_template("page.html").render(plotly=Markup(get_plotlyjs()), **content)  # noqa: S704
+
+
+def _visible(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def figure(drawn: Figure, name: str | None = None) -> Markup:

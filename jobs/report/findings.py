@@ -56,7 +56,7 @@ def findings(
         verdict = "alarm"
     elif found.verdict == "watch" or drift.verdict == "watch":
         verdict = "watch"
-    sentences = [*_budget(record, over), *_drift(drift), *_rates(found)]
+    sentences = [*_budget(record, over), *_silent(found), *_drift(drift), *_rates(found)]
     if verdict == "quiet" and (found.by_chance or drift.compared):
         sentences.insert(0, "Nothing unusual.")
     if found.nights < NIGHTS_NEEDED:
@@ -76,6 +76,13 @@ def findings(
 
 def _budget(record: RunRecord, over: bool) -> list[str]:
     return [f"The error budget is exceeded: {record.exit_reason}."] if over else []
+
+
+def _silent(found: Rates) -> list[str]:
+    if not found.silent:
+        return []
+    of = _listed([of_group(one.of, one.names) for one in found.silent])
+    return [f"No image {of}, though each of the last {NIGHTS_NEEDED} nights had some."]
 
 
 def _drift(drift: Shifts) -> list[str]:

@@ -39,8 +39,19 @@ class Rate(BaseModel):
     alarm: bool = False
 
 
+class Silent(BaseModel):
+    """A group without any row this night, though it had some in each of so many nights before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    of: Kind
+    names: tuple[str, ...]
+    nights: int
+
+
 class Rates(BaseModel):
-    """All rates of a night. verdict: ``alarm`` if one of them calls it, ``watch`` if one is outside of its limits.
+    """All rates of a night. verdict: ``alarm`` if one of them calls it, ``watch`` if one is outside of its limits or a
+    group is silent.
 
     by_chance: how many of those with limits a quiet night would have outside. nights: earlier ones that were held
     against; other_decisions: those of them that were decided otherwise, by another bundle or with other thresholds,
@@ -54,6 +65,7 @@ class Rates(BaseModel):
     other_decisions: int
     by_chance: float
     rates: tuple[Rate, ...]
+    silent: tuple[Silent, ...]
 
     @property
     def outside(self) -> list[Rate]:
@@ -97,13 +109,14 @@ def judged(night: Aggregates, earlier: Sequence[Aggregates], all_series: Mapping
     baselines = {key: Baseline(one.counts[:-1], one.rows[:-1]) for key, one in all_series.items() if _enough(one)}
     tail = ALARM / 2 / max(1, len(baselines))
     rates = [_judged(key, one, baselines.get(key), tail) for key, one in all_series.items()]
-    beyond = [rate for rate in rates if rate.outside]
+    beyond, gone = [rate for rate in rates if rate.outside], tuple(_silent(night, earlier))
     return Rates(
-        verdict="alarm" if any(rate.alarm for rate in beyond) else "watch" if beyond else "none",
+        verdict="alarm" if any(rate.alarm for rate in beyond) else "watch" if beyond or gone else "none",
         nights=len(earlier),
         other_decisions=sum(not same_decisions(one, night) for one in earlier),
         by_chance=round(2 * TAIL * len(baselines), 3),
         rates=tuple(rates),
+        silent=gone,
     )
 
 
@@ -114,6 +127,21 @@ def same_decisions(one: Aggregates, other: Aggregates) -> bool:
     return (one.scoring, one.decision) == (other.scoring, other.decision) and all(
         theirs[category] == value for category, value in shared.items()
     )
+
+
+def _silent(night: Aggregates, earlier: Sequence[Aggregates]) -> Iterator[Silent]:
+    """A rate of no rows has no limits to be outside of: a camera that is dead would go unnoticed."""
+    if len(earlier) < NIGHTS_NEEDED:
+        return
+    lines = set[tuple[str, ...]]()  # that are silent: their cameras are too
+    for kind, groups in night.groups.items():
+        if kind in night.not_kept:  # it may be one of the small groups that are not told apart
+            continue
+        always = set.intersection(*({one.names for one in each.groups[kind]} for each in earlier[-NIGHTS_NEEDED:]))
+        for names in sorted(always - {one.names for one in groups}):
+            if names[-1] and names[:-1] not in lines:
+                lines |= {names} if kind == "line" else set()
+                yield Silent(of=kind, names=names, nights=NIGHTS_NEEDED)
 
 
 def _enough(one: Series) -> bool:

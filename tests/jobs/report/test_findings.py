@@ -129,6 +129,32 @@ def test_cameras_without_names_are_no_groups(night: tuple[RunFolder, RunRecord])
     assert kinds == {"all", "category", "line"}
 
 
+def without(one: Aggregates, line: str, *cameras: str) -> Aggregates:
+    """A night in which a line sent nothing, or only these cameras of it did not."""
+    groups = dict(one.groups)
+    if not cameras:
+        groups["line"] = tuple(group for group in groups["line"] if group.names != (line,))
+    gone = {(line, camera) for camera in cameras or ("top", "side")}
+    groups["camera"] = tuple(group for group in groups["camera"] if group.names not in gone)
+    return one.model_copy(update={"groups": groups})
+
+
+def test_a_line_or_camera_that_sent_nothing_is_told(earlier: list[Aggregates]) -> None:
+    night = drawn(Night("2026-04-01", rows=ROWS, seed=4))
+    assert judged(night, earlier).rates.silent == ()
+    found = judged(without(night, "L2"), earlier)
+    assert [(one.of, one.names) for one in found.rates.silent] == [("line", ("L2",))]  # and not its cameras too
+    assert (found.verdict, found.rates.verdict) == ("watch", "watch")
+    assert found.sentences[0] == "No image of line L2, though each of the last 8 nights had some."
+    found = judged(without(night, "L2", "top"), earlier)
+    assert [(one.of, one.names) for one in found.rates.silent] == [("camera", ("L2", "top"))]
+    sometimes = [*earlier[:-1], without(earlier[-1], "L2")]
+    assert judged(without(night, "L2"), sometimes).rates.silent == ()
+    assert judged(without(night, "L2"), earlier[:7]).rates.silent == ()
+    more = without(night, "L2").model_copy(update={"not_kept": {"line": 3, "camera": 9}})
+    assert judged(more, earlier).rates.silent == ()
+
+
 def test_a_quiet_night_is_quiet(earlier: list[Aggregates]) -> None:
     said = [judged(drawn(Night("2026-04-01", rows=ROWS, seed=seed)), earlier, CALIBRATION) for seed in range(1, 13)]
     assert [one.drift.verdict for one in said].count("none") == 12  # one in a hundred may be called

@@ -291,6 +291,7 @@ def test_a_bundle_without_scores_to_compare_says_why(nights: Nights, tmp_path: P
     assert calibrated(record, other) == Calibrated(None, "a bundle of the reference pipeline has no calibration scores")
 
 
+TURNED = "\u202e"  # what follows is read from right to left
 HOSTILE = "<script>alert('&amp;')</script>\"><img src=x onerror=alert(1)>%{x}</td>"
 
 
@@ -300,7 +301,7 @@ def test_hostile_names_are_text(own: Nights) -> None:
     table = pq.read_table(own.last.results, partitioning=None)
     for name in ("line", "camera", "declared_category", "uri", "error_message", "error_code"):
         at = table.schema.get_field_index(name)
-        values = [None if value is None else f"{HOSTILE}{value}" for value in table[name].to_pylist()]
+        values = [None if value is None else f"{HOSTILE}{TURNED}{value}" for value in table[name].to_pylist()]
         table = table.set_column(at, table.schema.field(at), pa.array(values, pa.string()))
     pq.write_table(table, Path(own.output) / "t")
     upload(Path(own.output) / "t", own.last.results)
@@ -310,12 +311,12 @@ def test_hostile_names_are_text(own: Nights) -> None:
     own.report()
     page, (reader, found) = read_bytes(own.last.report).decode(), own.read()
     assert all(
-        set(one.names) & {f"{HOSTILE}L1", f"{HOSTILE}L2", f"{HOSTILE}L3", f"{HOSTILE}L4"}
-        for one in found.aggregates.groups["line"]
+        set(one.names) & {f"{HOSTILE}{TURNED}L{i}" for i in range(1, 5)} for one in found.aggregates.groups["line"]
     )
     assert reader.tags.count("script") == calm.tags.count("script")
     assert len(reader.of("img", "src")) == PICTURES and "x" not in reader.of("img", "src")
     assert not [name for _, name, _ in reader.attributes if name.startswith("on")]
+    assert TURNED not in page and "\\u202e" in reader.text
     assert reader.text.count(HOSTILE) >= 4  # warning, reason, manifest, uris
     # In figures, where plotly takes tags of its own: what is between < and > is escaped once more.
     charts = "".join(re.findall(r"Plotly\.newPlot\(.*?\}\s*\)", page, re.DOTALL))
