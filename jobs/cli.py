@@ -12,6 +12,7 @@ from jobs.cli_cluster import cluster_app
 from jobs.cli_manifest import manifest_app
 from jobs.cli_models import models_app
 from jobs.cli_results import results_app
+from jobs.cli_review import review_app
 from jobs.options import (
     AcceptOption,
     BackboneOption,
@@ -77,7 +78,6 @@ app.add_typer(models_app)
 app.add_typer(results_app)
 app.add_typer(cluster_app)
 app.add_typer(manifest_app, name="manifest")
-review_app = typer.Typer(help="Have people look at rows of a run, and learn from it.", no_args_is_help=True)
 app.add_typer(review_app, name="review")
 
 
@@ -280,54 +280,6 @@ def rethreshold(
         "notify_on": notify_on.value,
     }
     raise typer.Exit(rethreshold_command(run, threshold, settings))
-
-
-@app.command()
-def verify(
-    run: Annotated[str, typer.Argument(help="Folder of a committed run: <output>/runs/<date>/<name>, or s3:// URI.")],
-    bundle: Annotated[
-        str | None, typer.Option(help="Where the run's bundle is now (default: where it was then).")
-    ] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Images to score again; 0 needs no bundle.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Which images are chosen.")] = 0,
-    device: DeviceOption = Device.auto,
-    backbone_weights: BackboneOption = None,
-    backbone_form: FormOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
-) -> None:
-    """Check that a committed run is whole: rows, digests, schema, pictures, and scores of a sample."""
-    from jobs.verify.command import verify_command
-    from jobs.verify.run import Settings
-
-    settings = Settings(run, bundle, sample, seed, device.value, backbone_weights, form_of(backbone_form))
-    raise typer.Exit(verify_command(settings, as_json=as_json))
-
-
-@review_app.command("queue")
-def review_queue(
-    run: Annotated[str, typer.Option(help="Folder of a committed run, <output>/runs/<date>/<name>.")],
-    output: Annotated[str, typer.Option(help="CSV to write, a path or s3:// URI.")],
-    nearest: Annotated[int, typer.Option(min=0, help="Rows whose score is nearest to the threshold.")] = 50,
-    random: Annotated[int, typer.Option(min=0, help="Random sample of the parts that passed.")] = 50,
-) -> None:
-    """Write the review queue of a run with other numbers than every run's own one has."""
-    from jobs.review_command import queue_command
-
-    raise typer.Exit(queue_command(run, nearest, random, output))
-
-
-@review_app.command("import")
-def review_import(
-    verdicts: Annotated[str, typer.Argument(help="CSV with columns image_id and verdict, good or defective.")],
-    run: Annotated[str, typer.Option(help="Folder of a committed run, <output>/runs/<date>/<name>.")],
-    queue: Annotated[
-        str | None, typer.Option(help="Queue that the images were chosen by, if not the run's own.")
-    ] = None,
-) -> None:
-    """Take over what people said, and estimate how many defective parts passed."""
-    from jobs.review_command import import_command
-
-    raise typer.Exit(import_command(run, verdicts, queue))
 
 
 @app.command()

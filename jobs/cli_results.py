@@ -171,3 +171,24 @@ def exporter(
     from jobs.monitoring.command import exporter_command
 
     raise typer.Exit(exporter_command(output, name or (), host, port, deadline, time_zone, max_cost))
+
+
+@results_app.command()
+def verify(
+    run: Annotated[str, typer.Argument(help="Folder of a committed run: <output>/runs/<date>/<name>, or s3:// URI.")],
+    bundle: Annotated[
+        str | None, typer.Option(help="Where the run's bundle is now (default: where it was then).")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Images to score again; 0 needs no bundle.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Which images are chosen.")] = 0,
+    device: DeviceOption = Device.auto,
+    backbone_weights: BackboneOption = None,
+    backbone_form: FormOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+) -> None:
+    """Check that a committed run is whole: rows, digests, schema, pictures, and scores of a sample."""
+    from jobs.verify.command import verify_command
+    from jobs.verify.run import Settings
+
+    settings = Settings(run, bundle, sample, seed, device.value, backbone_weights, form_of(backbone_form))
+    raise typer.Exit(verify_command(settings, as_json=as_json))
