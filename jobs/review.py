@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -65,30 +65,31 @@ def import_verdicts(run: str, file: str, queue: str | None = None) -> Estimate:
         raise AuditError(exits.USAGE, f"{file}: there is no such file") from error
     log = VerdictLog(folder.recorded)
     with RunLock(folder.lock):
-        found = _renewed(folder, log, queue, given, file)
-    return _with_later(folder, log, found)
+        found, counted = _renewed(folder, log, queue, given, file)
+    return _with_later(folder, log, found, counted)
 
 
-def update_estimate(run: str) -> Estimate:
+def update_estimate(run: str, log: VerdictLog | None = None) -> Estimate:
     """Make the run's table of verdicts and its estimate anew, after verdicts were recorded.
 
-    Raises AuditError; with the code LOCKED if another process works on the run. If that one records or imports verdicts
-    too, it takes along what was recorded before this was called.
+    log: of the run, if there is one that has read files already. Raises AuditError; with the code LOCKED if another
+    process works on the run. If that one records or imports verdicts too, it takes along what was recorded before this
+    was called.
     """
     folder = run_folder(run)
-    log = VerdictLog(folder.recorded)
+    log = log or VerdictLog(folder.recorded)
     with RunLock(folder.lock):
-        found = _renewed(folder, log)
-    return _with_later(folder, log, found)
+        found, counted = _renewed(folder, log)
+    return _with_later(folder, log, found, counted)
 
 
-def _with_later(folder: RunFolder, log: VerdictLog, found: Estimate) -> Estimate:
+def _with_later(folder: RunFolder, log: VerdictLog, found: Estimate, counted: int) -> Estimate:
     """The estimate with what was recorded while it was made by somebody who could not have the lock. Looked at after
-    the lock was given back: who records later than that gets it."""
-    while log.refresh():
+    the lock was given back: who records later than that gets it. counted: as ``_renewed`` returns it."""
+    while log.refresh() != counted:
         try:
             with RunLock(folder.lock):
-                found = _renewed(folder, log)
+                found, counted = _renewed(folder, log)
         except AuditError as error:
             if error.code != exits.LOCKED:
                 raise
@@ -102,10 +103,13 @@ def _renewed(
     asked: str | None = None,
     given: Mapping[str, Truth] | None = None,
     file: str = "",
-) -> Estimate:
-    """The estimate from all verdicts, written with their table. given: further ones, from a file, to record first."""
+) -> tuple[Estimate, int]:
+    """The estimate from all verdicts, written with their table, and the state of the log that it is made from.
+
+    given: further ones, from a file, to record first.
+    """
     record, given = committed(folder), given or {}
-    log.refresh()
+    counted = log.refresh()
     before = _known(folder, log)
     known = before | dict(given)
     queues = _queues(folder, record, asked)
@@ -115,15 +119,20 @@ def _renewed(
         raise AuditError(
             exits.USAGE, f"{file}: {len(unknown)} images are not scored rows of this run, such as {unknown[0]}"
         )
-    estimate = estimate_of(folder, record, known, queues, decisions)
+    counting = {image: truth for image, truth in known.items() if image in decisions}
+    estimate = estimate_of(folder, record, counting, queues, decisions)
+    if lost := sorted(known.keys() - counting.keys()):
+        said = f"{len(lost)} verdicts are on images that are no scored rows of this run, such as {lost[0][:40]}"
+        estimate = replace(estimate, remarks=[*estimate.remarks, f"{said}: they are not counted"])
     changed = {image: (truth, decisions[image]) for image, truth in given.items() if before.get(image) != truth}
     if changed:
         log.append({image: (truth, truth, decision) for image, (truth, decision) in changed.items()}, record.version)
+        counted += 1
     write_bytes(folder.verdicts, _written(known))
     if estimate.queue is not None:
         write_bytes(folder.sample(record.version), read_bytes(estimate.queue))
     write_bytes(folder.estimate, (json.dumps(asdict(estimate), indent=2) + "\n").encode())
-    return estimate
+    return estimate, counted
 
 
 def _queues(folder: RunFolder, record: RunRecord, asked: str | None) -> dict[str, Queue]:

@@ -65,16 +65,23 @@ class VerdictLog:
         self.folder = folder
         self._files: dict[str, list[Verdict]] = {}
         self._of: dict[str, list[Verdict]] = {}
+        self._changes = 0
         self._lock = threading.Lock()
 
-    def refresh(self) -> bool:
-        """Read what is new; whether there was any. Raises AuditError naming a file that holds no verdicts."""
+    def refresh(self) -> int:
+        """Read what is new and forget what was taken away; returns a number that is higher after every change of what
+        is known, by an ``append`` too. Raises AuditError naming a file that holds no verdicts."""
         with self._lock:
-            new = [name for name in names(self.folder) if name.endswith(".jsonl") and name not in self._files]
+            there = {name for name in names(self.folder) if name.endswith(".jsonl")}
+            new = sorted(there - self._files.keys())
             with ThreadPoolExecutor(READERS) as pool:
                 found = list(pool.map(self._read, new))
+            if self._files.keys() - there:
+                kept = {name: verdicts for name, verdicts in self._files.items() if name in there}
+                self._files, self._of = {}, {}
+                self._keep(kept.items())
             self._keep(zip(new, found, strict=True))
-            return bool(new)
+            return self._changes
 
     def history(self, image_id: str) -> list[Verdict]:
         """The verdicts on an image, as far as they were read, the one in force last."""
@@ -128,6 +135,7 @@ class VerdictLog:
             if name in self._files:  # found by a reader before its writer came to it
                 continue
             self._files[name] = verdicts
+            self._changes += 1
             for one in verdicts:
                 self._of.setdefault(one.image_id, []).append(one)
                 touched.add(one.image_id)

@@ -50,7 +50,7 @@ class Recorder:
         """What all verdicts say of escapes by now, in lines, or why that is not known. Raises StorageAccessError."""
         try:
             with self._estimating:  # of this page's users each has a turn; other processes are told by the run's lock
-                found = update_estimate(run.folder.uri)
+                found = update_estimate(run.folder.uri, run.log)
         except AuditError as error:
             if error.code == exits.LOCKED:
                 return ["The estimate follows with the next verdict or import: another process works on the run."]

@@ -19,7 +19,7 @@ from jobs.audit.exits import AuditError
 from jobs.audit.lock import RunLock
 from jobs.audit.record import RunFolder
 from jobs.review import import_verdicts, update_estimate
-from jobs.storage import names, read_bytes, write_bytes
+from jobs.storage import delete, names, read_bytes, write_bytes
 from jobs.uris import join
 from jobs.verdicts import MEANING, VerdictLog
 from tests.nights import Night, write_night
@@ -56,7 +56,7 @@ def test_a_later_verdict_replaces_an_earlier_one_and_both_are_kept(place: str) -
     log.append({"a": ("confirm", "defective", "anomalous"), "b": ("escape", "defective", "normal")}, 1, "Ada")
     log.append({"a": ("false reject", "good", "anomalous")}, 2)
     other = VerdictLog(log.folder)
-    assert other.refresh() and not other.refresh()
+    assert other.refresh() == other.refresh() > 0
     assert {image: one.verdict for image, one in other.in_force().items()} == {"a": "good", "b": "defective"}
     assert [(one.said, one.who, one.version, one.turn) for one in other.history("a")] == [
         ("confirm", "Ada", 1, 1),
@@ -124,10 +124,32 @@ def test_a_verdict_that_makes_no_sense_and_a_file_that_is_none_are_refused(place
         log.append({"a": ("confirm", "good", "normal")}, 1, "x" * 81)
     assert names(log.folder) == []
     write_bytes(join(log.folder, "notes.txt"), b"not ours")
-    assert not log.refresh()
+    assert log.refresh() == 0
     write_bytes(join(log.folder, "odd.jsonl"), b'{"image_id": "a"}\n')
     with pytest.raises(AuditError, match=r"odd\.jsonl: holds no verdicts of this version; move it away"):
         log.refresh()
+
+
+def test_files_are_read_once_and_forgotten_when_they_are_taken_away(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = write_night(place, Night("2026-11-24", rows=300))
+    drawn, log, read = sample(folder), VerdictLog(folder.recorded), list[str]()
+    for image in drawn[:3]:
+        log.append({image: ("confirm", "good", "normal")}, 1)
+    reader = VerdictLog(folder.recorded)
+    assert update_estimate(folder.uri, reader).verdicts == 3
+    monkeypatch.setattr(verdicts_module, "read_bytes", lambda uri: read.append(uri) or read_bytes(uri))
+    VerdictLog(folder.recorded).append({drawn[3]: ("escape", "defective", "normal")}, 1)
+    assert update_estimate(folder.uri, reader).verdicts == 4
+    assert len(read) == 1
+
+    first, *_ = names(folder.recorded)
+    (gone,) = (image for image in drawn[:3] if image in read_bytes(join(folder.recorded, first)).decode())
+    delete(join(folder.recorded, first))
+    assert update_estimate(folder.uri, reader).verdicts == 4  # as in the table, which they are taken over from
+    assert gone not in reader.in_force() and reader.history(gone) == [] and len(reader.in_force()) == 3
+    assert len(read) == 1
 
 
 def test_recorded_and_imported_verdicts_make_one_table_and_one_estimate(place: str) -> None:
@@ -155,6 +177,18 @@ def test_recorded_and_imported_verdicts_make_one_table_and_one_estimate(place: s
         ("good", None),
     ]
     assert len(log.history(drawn[2])) == 1 and log.history(drawn[-1])[0].decision == "normal"
+
+
+def test_a_verdict_on_what_is_no_row_of_the_run_is_told_and_not_counted(place: str) -> None:
+    """As of a run that was deleted and made anew from another manifest, whose review folder stayed."""
+    folder, _ = write_night(place, Night("2026-11-24", rows=300))
+    drawn, log = sample(folder), VerdictLog(folder.recorded)
+    log.append({drawn[0]: ("escape", "defective", "normal"), "f" * 32: ("confirm", "good", "normal")}, 1)
+    write_bytes(folder.verdicts, b"image_id,verdict\nnobody,good\n")
+    found = update_estimate(folder.uri)
+    assert (found.verdicts, found.escapes.count, found.escapes.of) == (1, 1, 1)
+    assert "2 verdicts are on images that are no scored rows of this run, such as " + "f" * 32 in found.remarks[-1]
+    assert table(folder) == {drawn[0]: "defective", "f" * 32: "good", "nobody": "good"}
 
 
 def test_the_first_verdict_may_be_unsure_and_one_who_is_sure_no_more_takes_it_back(place: str) -> None:
