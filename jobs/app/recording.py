@@ -10,6 +10,7 @@ from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.escapes import told
 from jobs.review import update_estimate
+from jobs.storage import exists
 from jobs.verdicts import LONGEST_NAME, MEANING, Verdict
 from manifests.schema import printable
 
@@ -25,7 +26,7 @@ def choices(row: Row) -> list[tuple[str, str]]:
 
 def signed(who: str | None, user: str | None) -> str | None:
     """How somebody calls themselves, else the user they logged in as."""
-    return printable((who or "").strip(), LONGEST_NAME) or user or None
+    return printable((who or "").strip() or user or "", LONGEST_NAME) or None
 
 
 class Recorder:
@@ -35,12 +36,17 @@ class Recorder:
         self._estimating = threading.Lock()
 
     def record(self, run: BrowsedRun, row: Row, said: str | None, who: str | None) -> Verdict:
-        """Record what somebody says of a row, once it is written. Raises AuditError for what cannot be said of it,
+        """Record what somebody says of a row, once it is written. Raises AuditError for what cannot be said of it, and if
+        the run is gone,
         StorageAccessError."""
         meaning = {str(words): (words, truth) for words, truth in MEANING.get(row["decision"], {}).items()}
         if said not in meaning:
             raise AuditError(
                 exits.USAGE, f"choose a verdict; of a row decided {row['decision']}: {', '.join(meaning) or 'none'}"
+            )
+        if not exists(run.folder.success):
+            raise AuditError(
+                exits.USAGE, f"run {run.record.run_id} is gone, or not committed any more: choose another one"
             )
         words, truth = meaning[said]
         run.log.refresh()
