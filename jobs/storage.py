@@ -300,7 +300,7 @@ def _s3_objects(fs: AbstractFileSystem, base: str) -> Iterator[tuple[Mapping[str
 def names(uri: str) -> list[str]:
     """What lies directly in a folder or below a prefix, by name, sorted. An absent folder has nothing.
 
-    Raises StorageAccessError, also if there is no such bucket.
+    Raises StorageAccessError, also for an absent bucket.
     """
     with access(uri):
         fs = filesystem(uri)

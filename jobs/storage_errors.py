@@ -86,7 +86,7 @@ def error_name(error: BaseException | None) -> str:
 
 
 def is_bucket_missing(error: FileNotFoundError) -> bool:
-    """Whether not only the object is not there."""
+    """Whether not only the object is missing, but the bucket that it would be in."""
     return error_name(error) == "NoSuchBucket" or "bucket does not exist" in str(error).lower()
 
 

@@ -36,9 +36,10 @@ class Recorder:
         self._estimating = threading.Lock()
 
     def record(self, run: BrowsedRun, row: Row, said: str | None, who: str | None) -> Verdict:
-        """Record what somebody says of a row, once it is written. Raises AuditError for what cannot be said of it, and if
-        the run is gone,
-        StorageAccessError."""
+        """Record what somebody says of a row, once it is written.
+
+        Raises AuditError for what cannot be said of it, and if the run is gone; StorageAccessError.
+        """
         meaning = {str(words): (words, truth) for words, truth in MEANING.get(row["decision"], {}).items()}
         if said not in meaning:
             raise AuditError(

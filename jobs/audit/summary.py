@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from rich.table import Table
@@ -12,7 +13,7 @@ from jobs.audit.run import Outcome, Preview
 from jobs.manifest.left_out import told
 from jobs.terminal import output as console
 from jobs.terminal import say
-from jobs.uris import is_local, join
+from jobs.uris import join
 from manifests.schema import printable
 
 
@@ -58,7 +59,7 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     if outcome.report:
         say(f"report:   {outcome.report}")
     say(f"to review: {RunFolder.at(join(config.output, 'runs', record.run_id)).queue(record.version)}")
-    say(f"in DuckDB: {query_line(config.output)}")
+    say(f"to query: {query_line(config.output)}")
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
 
@@ -115,14 +116,9 @@ def _self_test(passed: dict[str, Any]) -> str:
 
 
 def query_line(output: str) -> str:
-    """The line that queries the results of an output in DuckDB."""
-    sql = (
-        "SELECT run_date, category, decision, count(*) AS images FROM "
-        f"read_parquet('{join(output, 'results', '**', '*.parquet')}', hive_partitioning=true) "
-        "GROUP BY ALL ORDER BY ALL"
-    )
-    prefix = "" if is_local(output) else "INSTALL httpfs; LOAD httpfs; "
-    return f"{prefix}{sql};"
+    """The command that counts the images of an output by night, category and decision, to be pasted into a shell."""
+    sql = "SELECT run_date, category, decision, count(*) AS images FROM results GROUP BY ALL ORDER BY ALL"
+    return shlex.join(["line-audit", "sql", "--output", output, "--execute", sql])
 
 
 def print_plan(config: AuditConfig, preview: Preview) -> None:

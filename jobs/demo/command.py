@@ -90,7 +90,7 @@ def demo_command(output: str, backbone: str | None, form: str | None, router: st
         soft_wrap=True,
     )
     console.print(f"the S3 server ended with the demo; pictures and results are in {kept}", soft_wrap=True)
-    console.print(f"in DuckDB: {query_line(str(kept))}", markup=False, soft_wrap=True)
+    console.print(f"to query: {query_line(str(kept))}", markup=False, soft_wrap=True)
     return 0 if found > total / 2 and caught == broken else 1
 
 

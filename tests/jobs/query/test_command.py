@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
+from jobs.audit.summary import query_line
 from jobs.cli import app
 from jobs.query import command
 from jobs.query.command import Asked, sql_command
@@ -122,6 +125,15 @@ def test_the_line_that_a_person_types(plant: str) -> None:
         app, ["sql", "--output", plant, "-e", "SELECT max(run_date) AS d FROM runs", "--format", "markdown"]
     )
     assert (run.exit_code, run.output) == (0, f"| d |\n| --- |\n| {LAST} |\n")
+
+
+def test_the_line_that_the_summary_of_an_audit_prints(plant: str) -> None:
+    program, *words = shlex.split(query_line(plant))
+    run = CliRunner().invoke(app, words)
+    assert (program, run.exit_code) == ("line-audit", 0)
+    rows = list(csv.DictReader(io.StringIO(run.stdout)))
+    assert sum(int(row["images"]) for row in rows) == 7800
+    assert {row["run_date"] for row in rows} == {f"2026-03-{day}" for day in range(10, 15)}
 
 
 def test_help_does_not_wait_for_duckdb() -> None:

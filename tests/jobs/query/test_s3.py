@@ -80,6 +80,14 @@ def test_the_file_of_views() -> None:
             assert connection.execute(sql).fetchall() == ask(output, sql), view
 
 
+@pytest.mark.usefixtures("output")
+def test_a_bucket_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    for asked in (Asked("s3://no-such-line/out", execute="SELECT 1"), Asked("s3://no-such-line", write_views="v.sql")):
+        assert sql_command(asked) == 4
+        assert "the bucket does not exist" in capsys.readouterr().err
+    assert sql_command(Asked("s3://line/none", execute="SELECT 1")) == 2
+
+
 def test_storage_that_refuses(output: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(self: RangeFiles, *_: object) -> bytes:
         with self._noting():
