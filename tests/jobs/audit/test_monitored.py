@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +21,10 @@ from jobs.audit import exits
 from jobs.audit.run import Outcome
 from jobs.monitoring.catalogue import RUN
 from jobs.monitoring.streams import KEYS
+from tests.cluster.prometheus import MISSING, PROMETHEUS, free_port, prometheus
 from tests.jobs.audit.conftest import EXPECTED_FAILURES, GOOD, ROWS
 from tests.jobs.audit.tables import published, stable
 
-PROMETHEUS = shutil.which("prometheus")
 SHARDS = 9
 
 
@@ -72,13 +70,6 @@ def monitored(archive: Path, bundle: str, tmp_path_factory: pytest.TempPathFacto
     return Monitored(process.returncode, *lines, samples, kept, folder / "out")
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float] | None:
     try:
         answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5.0)
@@ -90,32 +81,13 @@ def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float] | 
 
 
 @contextmanager
-def scraping(folder: Path, port: int) -> Iterator[Any]:
-    """A Prometheus that scrapes the run every second; yields what asks it for the values that a series ever had."""
+def scraping(folder: Path, port: int) -> Iterator[Callable[[str], list[float]]]:
+    """A Prometheus that scrapes the run, if there is one; yields what asks it for the values that a metric ever had."""
     if PROMETHEUS is None:
         yield lambda name: []
         return
-    web = free_port()
-    targets = f'{{job_name: line-audit-driver, static_configs: [{{targets: ["127.0.0.1:{port}"]}}]}}'
-    (folder / "prometheus.yml").write_text(
-        f"global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs: [{targets}]\n"
-    )
-    arguments = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb"]
-    with open(folder / "prometheus.txt", "w") as log:
-        server = subprocess.Popen(
-            [PROMETHEUS, *arguments, f"--web.listen-address=127.0.0.1:{web}"], stdout=log, stderr=log
-        )
-
-    def ask(name: str) -> list[float]:
-        address = f"http://127.0.0.1:{web}/api/v1/query"
-        answer = httpx.get(address, params={"query": f"{name}[30m]"}, timeout=30.0).json()
-        return [float(value) for one in answer["data"]["result"] for _, value in one["values"]]
-
-    try:
-        yield ask
-    finally:
-        server.terminate()
-        server.wait()
+    with prometheus(folder, {"line-audit-driver": port}) as server:
+        yield lambda name: [float(v) for one in server.ask(f"{name}[30m]") for _, v in one["values"]]
 
 
 @pytest.mark.slow
@@ -185,7 +157,7 @@ def test_the_last_scrape_has_the_whole_run(monitored: Monitored, run: tuple[Path
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus here (Debian: apt-get install prometheus)")
+@pytest.mark.skipif(PROMETHEUS is None, reason=MISSING)
 def test_prometheus_scrapes_it_while_it_runs(monitored: Monitored) -> None:
     assert max(monitored.kept["line_audit_images_total"]) > 0
     assert set(monitored.kept["line_audit_run_exit_code"]) == {exits.BUDGET_EXCEEDED}
