@@ -20,6 +20,7 @@ from jobs.audit.exits import AuditError
 from jobs.storage_errors import StorageAccessError
 
 NOTHING = html("quiet", text="Choose a row: it is shown here.")
+LONGEST_PLACE = 18  # digits; a 64-bit number has them all
 _NONE, _SOME = "", "="  # a choice is a text: of rows without a value, or with the one that follows
 
 _Given = ParamSpec("_Given")
@@ -135,7 +136,7 @@ class Browsing:
 
     def _row(self, name: RunName | None, place: object) -> tuple[BrowsedRun, Row]:
         """The row at a place of the table, which comes from the page: it can be anything."""
-        if name is None or not str(place).isdecimal():
+        if name is None or not str(place).isdecimal() or len(str(place)) > LONGEST_PLACE:
             raise AuditError(exits.USAGE, "choose a row first")
         run = self.runs.held(name)
         row = whole_row(run.connection, run.table, int(str(place)))

@@ -14,18 +14,16 @@ NEIGHBOURS = 3
 MOST_CHOICES = 500
 FILTERS = ("category", "line", "camera", "decision")
 # rowid counts from the worst row. row: position in the published table; image_id would not do, a duplicate has it too.
+# It is counted here and not asked of DuckDB, whose file_row_number may be the name of a column of the manifest.
 _COLUMNS = "row, image_id, category, line, camera, captured_at, decision, score, margin"
 _RANK = """
     CREATE TABLE ranked AS
-    SELECT file_row_number AS row, image_id, coalesce(category, declared_category) AS category, line, camera,
+    SELECT row_number() OVER () - 1 AS row, image_id, coalesce(category, declared_category) AS category, line, camera,
            captured_at, decision, score, margin
-    FROM read_parquet($path, file_row_number = true, hive_partitioning = false)
+    FROM read_parquet($path, hive_partitioning = false)
     ORDER BY margin DESC NULLS LAST, row
 """
-_ROW = """
-    SELECT * EXCLUDE (file_row_number)
-    FROM read_parquet($path, file_row_number = true, hive_partitioning = false) WHERE file_row_number = $row
-"""
+_ROW = "SELECT * FROM read_parquet($path, hive_partitioning = false) LIMIT 1 OFFSET {row}"
 _NEAR = """
     SELECT {columns} FROM ranked
     WHERE category = $category AND score IS NOT NULL AND rowid {side} (SELECT rowid FROM ranked WHERE row = $row)
@@ -76,7 +74,7 @@ def page(connection: duckdb.DuckDBPyConnection, filters: Filters, number: int) -
 
 def whole_row(connection: duckdb.DuckDBPyConnection, table: Path, row: int) -> Row | None:
     """Every column of a row of the published table, or None if it has no such row."""
-    found = _rows(connection.cursor().execute(_ROW, {"path": str(table), "row": row}))
+    found = _rows(connection.cursor().execute(_ROW.format(row=row), {"path": str(table)}))
     return found[0] if found else None
 
 

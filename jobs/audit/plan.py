@@ -34,8 +34,8 @@ from manifests.schema import ManifestError, NothingLeft
 
 # A footer has a hundred bytes or more a column; most are read at once.
 FOOTER_BYTES = 2**16
-# Names that the stages use between them; a manifest must not bring its own.
-_INTERNAL = frozenset(f.name for f in (*LOADED, *DECIDED)) | {"problem_code", "problem_message"}
+# Names that the stages use between them, and the views of line-audit sql; a manifest must not bring its own.
+_INTERNAL = frozenset(f.name for f in (*LOADED, *DECIDED)) | {"problem_code", "problem_message", "line_audit_file"}
 TAKEN = RESERVED | _INTERNAL  # what no further column of a manifest may be called
 
 

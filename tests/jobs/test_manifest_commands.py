@@ -108,6 +108,7 @@ def test_validate_tells_bad_rows_by_its_exit_code(place: str, capsys: pytest.Cap
     [
         ("score", 1, "column 'score': the results have a column of that name"),
         ("Problem_Code", "x", "column 'Problem_Code': the results have a column of that name"),
+        ("Line_Audit_File", "x", "column 'Line_Audit_File': the results have a column of that name"),
         ("waited", timedelta(1), "column 'waited' of type duration[us] cannot be carried into the results"),
     ],
 )
