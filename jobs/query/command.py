@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 
@@ -20,6 +22,8 @@ from jobs.storage_errors import StorageAccessError
 from jobs.terminal import complain, console, note
 from jobs.uris import normal
 from manifests.schema import printable
+
+_PLAIN = re.compile(r"[\w./:=@%+,-]+")  # what a command of DuckDB's own command line takes without quotes
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def _write_views(output: str, target: str) -> int:
     if not committed_runs(output, last=1):
         raise none_committed(output)
     write_bytes(normal(target), text.encode())
-    console.print(f"in DuckDB's own command line: .read {target}", markup=False, soft_wrap=True)
+    shown = target if _PLAIN.fullmatch(target) else json.dumps(target, ensure_ascii=False)
+    console.print(f"in DuckDB's own command line: .read {shown}", markup=False, soft_wrap=True)
     return exits.COMMITTED
 
 

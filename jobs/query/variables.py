@@ -21,15 +21,19 @@ from jobs.uris import below, join
 FOLDER = "output"
 VERDICTS = "verdicts.csv"
 _QUEUE = re.compile(r"queue-\d{4,}\.csv")
-# Columns and types of all tables together; those of our own too, which tables of older versions do not have.
+_TOGETHER = """
+    SELECT column_name, column_type
+    FROM (
+        DESCRIBE FROM read_parquet($tables, union_by_name = true, hive_partitioning = false)
+        UNION ALL BY NAME FROM standard
+    )
+    WHERE lower(column_name) <> 'run_date'
+"""
+_ALONE = "SELECT lower(column_name), column_type FROM (DESCRIBE FROM read_parquet($table, hive_partitioning = false))"
 _SCHEMA = """
     SET VARIABLE audit_schema = (
-        SELECT map_from_entries(list((column_name, {name: column_name, type: column_type, default_value: NULL})))
-        FROM (
-            DESCRIBE FROM read_parquet($tables, union_by_name = true, hive_partitioning = false)
-            UNION ALL BY NAME FROM standard
-        )
-        WHERE lower(column_name) <> 'run_date'
+        SELECT map_from_entries(list((name, {name: name, type: kind, default_value: NULL})))
+        FROM (SELECT unnest($names) AS name, unnest($kinds) AS kind)
     )
 """
 Run = tuple[RunFolder, RunRecord]
@@ -67,9 +71,31 @@ def set_tables(connection: duckdb.DuckDBPyConnection, output: str, runs: Sequenc
     _set(connection, "audit_verdicts", [])
     # Of manifests with the same further columns, the newest table.
     alike = {str(record.frozen.get("extras")): _named(output, folder.results) for folder, record in runs}
+    columns = _columns(connection, list(reversed(alike.values())))
+    connection.execute(_SCHEMA, {"names": list(columns), "kinds": list(columns.values())})
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> dict[str, str]:
+    """Columns and types of all tables together, and of our own, which tables of older versions do not have. What has
+    types that do not go together is text."""
     connection.register("standard", result_schema(pa.schema([])).empty_table())
-    connection.execute(_SCHEMA, {"tables": list(reversed(alike.values()))})
+    together = dict(connection.execute(_TOGETHER, {"tables": tables}).fetchall())
     connection.unregister("standard")
+    names = {name.lower(): name for name in together}
+    for table in tables if len(tables) > 1 else ():
+        for lower, kind in connection.execute(_ALONE, {"table": [table]}).fetchall():
+            name = names.get(lower)
+            if name is not None and not _goes_into(connection, kind, together[name]):
+                together[name] = "VARCHAR"
+    return together
+
+
+def _goes_into(connection: duckdb.DuckDBPyConnection, kind: str, together: str) -> bool:
+    """Whether every value of a type can be read as one of the type that DuckDB finds for it and others."""
+    if kind == together or (kind.startswith("STRUCT(") and together.startswith("STRUCT(")):
+        return True
+    (goes,) = connection.execute(f"SELECT can_cast_implicitly(NULL::{kind}, NULL::{together})").fetchone() or (False,)
+    return bool(goes)
 
 
 def set_reviews(connection: duckdb.DuckDBPyConnection, output: str, runs: Sequence[Run]) -> None:

@@ -161,6 +161,15 @@ def test_the_file_of_views_gives_what_the_session_gives(
         assert connection.execute(sql).fetchall() == [(len(table(plant)),)]
 
 
+@pytest.mark.parametrize(("name", "typed"), [("views.sql", "{}"), ('my "own" views.sql', '"{}"'), ("it's.sql", '"{}"')])
+def test_the_line_that_reads_the_file_of_views(
+    plant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, typed: str
+) -> None:
+    target = str(tmp_path / name)
+    assert sql_command(Asked(plant, write_views=target)) == 0
+    assert f".read {typed.format(target.replace(chr(34), chr(92) + chr(34)))}\n" in capsys.readouterr().err
+
+
 def test_the_file_of_views_finds_runs_whenever_it_is_read(tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     text = script(output)

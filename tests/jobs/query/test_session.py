@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +310,36 @@ def test_names_of_further_columns_that_the_views_have(tmp_path: Path) -> None:
         (answer,) = session.answers("SELECT * FROM results LIMIT 1")
         assert answer.columns.count("run_date") == 1
         assert "Run_Name" not in answer.columns
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "read"),
+    [
+        (1, "a", {"1", "a"}),
+        (1, 2.5, {1.0, 2.5}),
+        (1, [2, 3], {"1", "[2, 3]"}),
+        ("a", ["b"], {"a", "[b]"}),
+        (7, datetime(2026, 3, 1, tzinfo=UTC), {"7", "2026-03-01 00:00:00+00"}),
+        (b"x", 5, {"x", "5"}),
+        (True, 2.5, {"true", "2.5"}),
+        (date(2026, 3, 1), datetime(2026, 3, 2, tzinfo=UTC), {datetime(2026, 3, n, tzinfo=UTC) for n in (1, 2)}),
+    ],
+)
+def test_a_column_of_two_types_is_read_in_both_nights(tmp_path: Path, first: Any, second: Any, read: set[Any]) -> None:
+    for day, (value, other) in enumerate(((first, 1), (second, "b")), start=1):
+        write_night(str(tmp_path), Night(f"2026-03-0{day}", rows=24, more={"Oven": value, f"only_{day}": other}))
+    with open_session(str(tmp_path)) as session:
+        assert {one for (one,) in rows(session, "SELECT DISTINCT oven FROM results")} == read
+        (answer,) = session.answers("SELECT * FROM results")
+        assert len(list(answer.rows)) == 48
+        assert answer.columns[:2] == ["run_date", "run_name"]
+        assert [one for one in answer.columns if one.startswith("only_")] == ["only_2", "only_1"]
+
+
+def test_structs_of_two_nights_have_the_fields_of_both(tmp_path: Path) -> None:
+    for day, value in ((1, {"a": 1}), (2, {"b": "x"})):
+        write_night(str(tmp_path), Night(f"2026-03-0{day}", rows=24, more={"more": value}))
+    assert set(ask(str(tmp_path), "SELECT DISTINCT more.a, more.b FROM results")) == {(1, None), (None, "x")}
 
 
 def test_hostile_values_are_values(tmp_path: Path) -> None:
