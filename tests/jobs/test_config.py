@@ -130,6 +130,10 @@ def test_what_is_set_when_nothing_is_said() -> None:
         "fetch_threads": 16,
         "decode_timeout": 30.0,
         "scorers": None,
+        "extractors": None,
+        "load_cpus": None,
+        "node_timeout": 900.0,
+        "placement": "auto",
         "object_store_memory": None,
     }
 
