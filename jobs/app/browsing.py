@@ -88,9 +88,11 @@ class Browsing:
         }
         found = page(run.connection, wanted, int(number or 1))
         first = (found.number - 1) * PAGE_ROWS
-        said = f"Rows {first + 1:,} to {first + len(found.rows):,} of {found.total:,}" if found.rows else "No such rows"
-        line = html("lines", lines=[f"{said}, worst first. Page {found.number:,} of {found.pages:,}."])
-        return detail.cells(found.rows, run.log.in_force()), line, found.number
+        said = "No row is like that."
+        if found.rows:
+            said = f"Rows {first + 1:,} to {first + len(found.rows):,} of {found.total:,}, worst first. "
+            said += f"Page {found.number:,} of {found.pages:,}."
+        return detail.cells(found.rows, run.log.in_force()), html("lines", lines=[said]), found.number
 
     def turn(self, by: int) -> Callable[[float | None], float]:
         """The number of the page so many further."""

@@ -55,9 +55,15 @@ def app_command(settings: AppSettings) -> int:
 def _serve(settings: AppSettings) -> int:
     if settings.bundle is None and settings.output is None:
         raise AuditError(exits.USAGE, "name a --bundle to inspect images with, an --output to browse, or both")
+    if (
+        settings.user is not None and not settings.user.strip()
+    ):  # as by a script's empty variable: anybody would be let in
+        raise AuditError(exits.USAGE, "--user is empty; name one, or leave it out to ask for no password")
     if settings.user is None and settings.password_file is not None:
         raise AuditError(exits.USAGE, "--password-file is of a --user; name one")
-    login = Login(settings.user, password_of(settings.user, settings.password_file)) if settings.user else None
+    login = None
+    if settings.user is not None:
+        login = Login(settings.user.strip(), password_of(settings.user, settings.password_file))
     inspector, warnings = _inspector(settings)
     runs = None
     if settings.output is not None:

@@ -106,6 +106,8 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, datetime):
         return value.isoformat(sep=" ")
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, list | dict | tuple):
         return json.dumps(_json_value(value), ensure_ascii=False)
     return str(value)
@@ -122,7 +124,7 @@ def _json_value(value: Any) -> Any:
         return [_json_value(one) for one in value]
     if isinstance(value, dict):
         return {_text(key): _json_value(one) for key, one in value.items()}
-    return str(value)
+    return _text(value)
 
 
 def _unique(columns: list[str]) -> Iterator[str]:

@@ -125,3 +125,12 @@ def test_the_app_wants_something_to_show(tmp_path: Path, capsys: pytest.CaptureF
     assert "name a --bundle to inspect images with, an --output to browse, or both" in capsys.readouterr().err
     assert app_command(AppSettings(None, str(tmp_path), password_file="p")) == 2
     assert "--password-file is of a --user" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("user", ["", " "])
+def test_an_empty_user_does_not_open_the_app_to_all(
+    archive: Archive, user: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command_module, "launch", lambda *_: pytest.fail("it listens"))
+    assert app_command(AppSettings(None, archive.output, host="0.0.0.0", port=0, user=user)) == 2
+    assert "--user is empty" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.app.browsing import Browsing
 from jobs.app.rows import NEIGHBOURS, PAGE_ROWS, choices, neighbours, page, whole_row
 from jobs.app.runs import KEPT, RunName, Runs
 from jobs.audit.exits import AuditError
@@ -46,6 +47,16 @@ def test_filters_leave_the_rows_that_have_the_values(archive: Archive, filters: 
     found = page(run.connection, filters, 1)
     assert found.total == len(wanted)
     assert [row["row"] for row in found.rows] == wanted[:PAGE_ROWS] or None in [row["margin"] for row in found.rows]
+
+
+def test_the_line_above_the_rows_says_which_they_are(archive: Archive) -> None:
+    events = Browsing(Runs(archive.output))
+    name = events.runs.open("2026-11-24", "audit").name
+    cells, line, number = events.show(name, 14, [], [], [], [])
+    assert len(cells) == 50 and number == 14
+    assert "Rows 651 to 700 of 700, worst first. Page 14 of 14." in line
+    assert events.show(name, 3, ["=pill"], ["=L1"], ["=top"], ["=none of them"])[0] == []
+    assert "<p>No row is like that.</p>" in events.show(name, 3, [], [], [], ["=none of them"])[1]
 
 
 def test_a_value_that_is_missing_can_be_asked_for(archive: Archive, tmp_path: Path) -> None:

@@ -48,6 +48,20 @@ def test_json_keeps_types_and_columns_of_one_name() -> None:
     assert json.loads(empty.getvalue()) == []
 
 
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        ("csv", 'b,c\nff00,"[""00""]"\n'),
+        ("json", '[\n {"b": "ff00", "c": ["00"]}\n]\n'),
+        ("markdown", '| b | c |\n| --- | --- |\n| ff00 | \\["00"\\] |\n'),
+    ],
+)
+def test_bytes_are_hexadecimal_digits(format: str, expected: str) -> None:
+    target = io.StringIO()
+    show(format, ["b", "c"], [(b"\xff\x00", [b"\x00"])], target)
+    assert target.getvalue() == expected
+
+
 def test_markdown_has_a_line_for_each_row_and_no_markup() -> None:
     lines = written("markdown").splitlines()
     assert len(lines) == 4
