@@ -80,9 +80,12 @@ def publish(folder: RunFolder, record: RunRecord, table: pa.Table, work: Path) -
     record.save(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The machine's own browser, without a window; tests that need it are skipped, and say so, where there is none."""
+    """The machine's own browser, without a window; tests that need it are skipped, and say so, where there is none.
+
+    Of one module: as long as it is there, this thread has an event loop that runs, and no other test can have one.
+    """
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine: nobody has looked at the app's page (apt-get install chromium)")
     with sync_playwright() as playwright:

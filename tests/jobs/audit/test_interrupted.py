@@ -113,7 +113,7 @@ def test_a_night_that_is_terminated_and_stalls(
     assert f"{9 - len(left)} to do" in said
     assert f"{len(left)} shards were there from an earlier start" in said
     assert f"{ROWS} images: {GOOD} scored, 8 failed" in said
-    assert "read_parquet" in said
+    assert f"to query: line-audit sql --output {tmp_path}" in said
     after = shards(tmp_path)
     assert {name: after[name] for name in left} == left
     assert json.loads((folder / "run.json").read_text())["starts"] == 3
