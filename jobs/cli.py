@@ -262,6 +262,12 @@ def rethreshold(
         ),
     ],
     bundle: Annotated[str | None, typer.Option(help="Where the run's bundle is now, if it was moved.")] = None,
+    no_pictures: Annotated[
+        bool,
+        typer.Option(
+            "--no-pictures", help="Read no image: pictures of categories whose threshold changed are left out."
+        ),
+    ] = False,
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,
     notify: NotifyOption = None,
@@ -279,7 +285,7 @@ def rethreshold(
         "notify": tuple(notify or ()),
         "notify_on": notify_on.value,
     }
-    raise typer.Exit(rethreshold_command(run, threshold, settings))
+    raise typer.Exit(rethreshold_command(run, threshold, settings, redraw=not no_pictures))
 
 
 @app.command()

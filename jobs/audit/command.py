@@ -84,12 +84,13 @@ def retry_command(run: str, settings: dict[str, Any]) -> int:
     )
 
 
-def rethreshold_command(run: str, threshold: str, settings: dict[str, Any]) -> int:
-    """Decide the rows of a run again with other thresholds; returns the exit code. settings: as of run_command."""
+def rethreshold_command(run: str, threshold: str, settings: dict[str, Any], *, redraw: bool = True) -> int:
+    """Decide the rows of a run again with other thresholds; returns the exit code. settings: as of run_command. redraw:
+    whether images are read, for pictures with other colours."""
     notifier, settings = _notifier("rethreshold", settings, run)
 
     def again(leaver: _Leaver) -> int:
-        outcome = rethreshold(run, threshold, settings, note)
+        outcome = rethreshold(run, threshold, settings, note, redraw=redraw)
         with _told(notifier, outcome, published=bool(outcome.scored_shards)):
             (events.rethresholded if structured() else print_rethreshold)(outcome)
         return outcome.code

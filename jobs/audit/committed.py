@@ -9,6 +9,7 @@ from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.audit.record import FileDigest, RunFolder, RunRecord, read_record, run_dates
 from jobs.storage import download, exists, names, scratch
+from jobs.terminal import note
 from jobs.uris import join
 from manifests.frozen import FrozenManifest
 
@@ -26,8 +27,9 @@ def run_folder(uri: str) -> RunFolder:
 def committed(folder: RunFolder, command: str | None = None) -> RunRecord:
     """The record of a committed run.
 
-    command: that may go on with what it left unfinished; None for one that only reads the published table. Raises
-    AuditError if there is no such run, it is not committed, or another command must finish its next version first.
+    command: that may go on with what it left unfinished; None for one that only reads the published table, whose reader
+    is told that a next version is unfinished.
+    Raises AuditError if there is no such run, it is not committed, or another command must finish its next version.
     """
     record = read_record(folder)
     if record is None or not exists(folder.success):
@@ -36,6 +38,8 @@ def committed(folder: RunFolder, command: str | None = None) -> RunRecord:
     left = record.unfinished
     if left is not None and left.command != command and (command is not None or not _is_told_of(folder, record)):
         raise AuditError(exits.USAGE, f"{folder.uri}: {left.told(folder.uri)}")
+    if left is not None and command is None:
+        note(left.told(folder.uri))
     return record
 
 

@@ -72,7 +72,8 @@ class Redecide:
 
     Pictures are coloured relative to the threshold, so where it changed they are made again, under the same names; the
     images of the rows that want one are read again for that. One that is not there any more, or was overwritten, costs
-    its pictures. pictured: of the version that this one replaces; None if all pictures are made again.
+    its pictures. pictured: of the version that this one replaces; None if all pictures are made again. redraw: False to
+    read no image: pictures with other colours are left out then.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Redecide:
         bundle: Bundle,
         thresholds: Mapping[str, float],
         pictured: Pictured | None,
+        redraw: bool = True,
     ):
         self.thresholds, self.trust_declared, self.pictured = thresholds, config.trust_declared, pictured
+        self.redraw = redraw
         self.rule = bundle.decision_rule(config.min_confidence)
         self.render = RenderSettings(folder.heatmaps, config.heatmaps)
         self.allowed = config.allowed
@@ -140,6 +143,8 @@ class Redecide:
 
     def _read(self, row: dict[str, Any]) -> str | None:
         """Put the image's pixels into its row, or say why not."""
+        if not self.redraw:
+            return "not made again, as was asked for (--no-pictures)"
         try:
             data = fetch(row["uri"], self.allowed, self.limits.max_bytes, row["version_id"], row["etag"]).data
             if hashlib.sha256(data).hexdigest() != row["sha256"]:
@@ -154,22 +159,27 @@ class Redecide:
 
 @contextmanager
 def redecide(
-    config: AuditConfig, folder: RunFolder, bundle: Bundle, record: RunRecord, replaced: int | None = None
+    config: AuditConfig,
+    folder: RunFolder,
+    bundle: Bundle,
+    record: RunRecord,
+    replaced: int | None = None,
+    redraw: bool = True,
 ) -> Iterator[Redecide | None]:
     """What a commit of the run has to do to its shards' rows; None as long as its thresholds are the bundle's.
 
     replaced: the version of the results whose pictures are kept where they are those of this one; None if it is not
-    known what is there.
+    known what is there. redraw: whether images are read, for pictures with other colours.
     """
     if not record.rethresholds:
         yield None
         return
     thresholds = record.rethresholds[-1]["thresholds"]
     if replaced is None:
-        yield Redecide(config, folder, bundle, thresholds, None)
+        yield Redecide(config, folder, bundle, thresholds, None, redraw)
         return
     doubted = record.unfinished.thresholds if record.unfinished else []
     with scratch() as local, database(local) as connection:
         download(folder.earlier(replaced), local / "earlier.parquet")
         pictured = Pictured(connection, local / "earlier.parquet", thresholds, doubted)
-        yield Redecide(config, folder, bundle, thresholds, pictured)
+        yield Redecide(config, folder, bundle, thresholds, pictured, redraw)

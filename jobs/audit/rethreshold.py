@@ -7,7 +7,7 @@ command does what is left, or one with other thresholds does instead.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from anomaly_core.bundle import Bundle
@@ -30,14 +30,20 @@ from manifests.freeze import FrozenManifest
 
 
 def rethreshold(
-    run: str, threshold: str, settings: dict[str, Any], said: Callable[[str], None] = lambda text: None
+    run: str,
+    threshold: str,
+    settings: dict[str, Any],
+    said: Callable[[str], None] = lambda text: None,
+    *,
+    redraw: bool = True,
 ) -> Outcome:
     """Publish the next version of a committed run's results, decided with other thresholds.
 
     run: URI of the run's folder. threshold: a rule, which is applied to the calibration scores of the run's bundle, or
     the URI of a thresholds.json. settings: of AuditConfig, those that change no result; the others are the run's.
-    said: told of what went wrong with the report. Raises AuditError: also if there is no such run, or it is not
-    committed.
+    said: told of what went wrong with the report, and if the rule promises more than scores can. redraw: False to read
+    no image, which leaves out the pictures of categories whose threshold changed: for a copy whose images are gone.
+    Raises AuditError: also if there is no such run, or it is not committed.
     """
     folder = run_folder(run)
     with RunLock(folder.lock) as lock:
@@ -46,6 +52,8 @@ def rethreshold(
         bundle = _bundle(record, config.bundle, settings)
         found = _thresholds(bundle, threshold)
         thresholds = {category: one.value for category, one in found.items()}
+        if short := _short_of(threshold, found):
+            said(short)
         if thresholds == thresholds_of(record, bundle) and record.unfinished is None:
             return Outcome(record.exit_code or 0, record)
         before, version = record.counts, record.version
@@ -60,7 +68,7 @@ def rethreshold(
             }
         )
         whole, laid_over = FrozenManifest.from_dict(record.frozen), retries(folder, record)
-        with scratch() as local, redecide(config, folder, bundle, record, replaced=version) as again:
+        with scratch() as local, redecide(config, folder, bundle, record, version, redraw) as again:
             record.counts = commit(
                 folder,
                 record,
@@ -134,6 +142,22 @@ def _thresholds(bundle: Bundle, threshold: str) -> dict[str, Threshold]:
             )
         found[category] = rule(scores)
     return found
+
+
+def _short_of(threshold: str, found: Mapping[str, Threshold]) -> str | None:
+    """What is to be said where there are too few scores for what the rule promises; None where there are enough."""
+    share = None if threshold.endswith(".json") else ThresholdRule.parse(threshold).false_rejects
+    if share is None:
+        return None
+    asked = float(share)
+    promised = {category: one.promised_false_rejects or 0.0 for category, one in found.items()}
+    few = [f"{category} {100 * least:.2g} %" for category, least in promised.items() if least > asked * (1 + 1e-9)]
+    if not few:
+        return None
+    return (
+        f"--threshold {threshold}: some categories have too few calibration scores to promise {100 * asked:g} %; the "
+        f"least that n of them can promise is 1 / (n + 1), and that is what was taken: {', '.join(few)}"
+    )
 
 
 def _given(bundle: Bundle, uri: str) -> dict[str, Threshold]:

@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.audit import exits
-from jobs.audit.committed import committed_runs, run_folder
+from jobs.audit.committed import committed, committed_runs, run_folder
 from jobs.audit.exits import AuditError
+from jobs.audit.record import FileDigest, Published, Unfinished
 from jobs.storage import delete, read_bytes, write_bytes
 from tests.nights import CATEGORIES, Night, night_table, write_night
 
@@ -47,6 +48,23 @@ def test_a_record_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     write_bytes(folder.record, read_bytes(folder.record)[:100])
     with pytest.raises(AuditError, match=r"run\.json is not a run record"):
         committed_runs(str(tmp_path))
+
+
+def test_whoever_reads_a_run_with_an_unfinished_version_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, record = write_night(str(tmp_path), Night("2026-03-01", rows=24))
+    assert committed(folder) == record and capsys.readouterr().err == ""
+    table = FileDigest.of(Path(folder.results))
+    left = record.model_copy(
+        update={"unfinished": Unfinished(command="retry-failed"), "published": Published(table=table, digests=table)}
+    )
+    left.save(folder)
+    assert committed(folder) == left
+    assert "retry-failed" in capsys.readouterr().err
+    assert committed(folder, "retry-failed") == left and capsys.readouterr().err == ""
+    with pytest.raises(AuditError, match="retry-failed"):
+        committed(folder, "rethreshold")
 
 
 def test_the_folder_of_a_run_must_be_named() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from anomaly_core.bundle_manifest import THRESHOLDS_FILE
-from anomaly_core.calibration import conformal
+from anomaly_core.calibration import Threshold, conformal
 from anomaly_core.heatmap import overlay, relative_map
 from anomaly_core.preprocess import decode
 from jobs.audit import exits
@@ -34,6 +34,7 @@ from jobs.audit.watcher import Watcher
 from jobs.cli import app
 from jobs.review import import_verdicts, make_queue
 from jobs.storage import read_bytes, write_bytes
+from jobs.storage_errors import StorageAccessError
 from jobs.verify.run import Settings, verify
 from tests.bundles import write_random_bundle
 from tests.faults.proxy import Fault, FaultyServer
@@ -232,6 +233,33 @@ def test_a_run_of_an_earlier_schema_gets_a_version_of_todays(copied: Path, bundl
     assert (copied / "runs/2026-01-02/audit/versions/0001.parquet").read_bytes() == first
     scored = [row for row in rows(copied).values() if row["score"] is not None]
     assert {(row["threshold"], row["category_distance"]) for row in scored} <= {(v, None) for v in values.values()}
+
+
+def test_pictures_are_left_out_where_images_cannot_be_reached(
+    copied: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise StorageAccessError("no credentials")
+
+    monkeypatch.setattr(drawing, "fetch", refused)
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
+    with pytest.raises(StorageAccessError):
+        rethreshold(folder(copied), given, {})
+    outcome = rethreshold(folder(copied), given, {}, redraw=False)
+    assert (outcome.record.version, outcome.record.unfinished) == (2, None)
+    without = [row for row in rows(copied).values() if row["render_error"]]
+    assert without and {row["heatmap_path"] for row in without} == {row["overlay_path"] for row in without} == {None}
+    assert {row["render_error"] for row in without} == {"not made again, as was asked for (--no-pictures)"}
+    assert all(row["decision"] != "normal" for row in without), "nobody wants pictures of the others"
+    assert verify(Settings(folder(copied), bundle=bundle, sample=0)).holds
+
+
+def test_a_promise_that_scores_cannot_keep_is_told() -> None:
+    found = {"cap": Threshold(0.5, 1 / 11), "gear": Threshold(0.4, 0.005)}
+    said = module._short_of("conformal:0.005", found)
+    assert said is not None and "to promise 0.5 %" in said and said.endswith("taken: cap 9.1 %")
+    assert module._short_of("conformal:0.1", found) is None
+    assert module._short_of("mean_plus_3sigma", found) is module._short_of("s3://line/t.json", found) is None
 
 
 def killed(monkeypatch: pytest.MonkeyPatch, where: str, output: Path, given: str) -> None:
