@@ -19,7 +19,9 @@ LIST_PIXELS = 620
 def browser_tab(blocks: gr.Blocks, runs: Runs) -> None:
     """Components and events of the tab."""
     events = Browsing(runs)
-    run, place = gr.State(None), gr.State(None)
+    run = gr.State(None)
+    # Sent by the page with a verdict. What the server holds may be the next row by the time it comes to the verdict.
+    chosen = gr.Textbox(visible=False)
     with gr.Row():
         with gr.Column(scale=2, min_width=480):
             with gr.Row():
@@ -40,7 +42,7 @@ def browser_tab(blocks: gr.Blocks, runs: Runs) -> None:
                 on = gr.Button("Next", size="sm", min_width=80)
         with gr.Column(scale=3, min_width=640):
             card = gr.HTML(NOTHING, elem_id="la-card")
-            with gr.Column(visible=False) as chosen:
+            with gr.Column(visible=False) as panel:
                 shown = gr.HTML(elem_id="la-shown")
                 opacity_slider(OPACITY)
                 with gr.Row(visible=False) as form:
@@ -74,10 +76,10 @@ def browser_tab(blocks: gr.Blocks, runs: Runs) -> None:
     back.click(events.turn(-1), number, number, **private).then(events.show, **page)
     on.click(events.turn(1), number, number, **private).then(events.show, **page)
     number.submit(events.show, **page)
-    detail = [place, card, chosen, shown, form, said, answer, history, near, provenance]
+    detail = [chosen, card, panel, shown, form, said, answer, history, near, provenance]
     for table in (rows, near):
         table.select(events.choose, run, detail, **private)
-    recorded = record.click(events.record, [run, place, said, who], [answer, history, summary], **private)
+    recorded = record.click(events.record, [chosen, said, who], [answer, history, summary], **private)
     recorded.success(events.show, **page).then(events.estimate, run, estimate, **private)
 
 

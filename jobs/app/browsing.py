@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
+from pydantic import BaseModel, Field, ValidationError
 
 from jobs.app import detail, recording
 from jobs.app.evidence import evidence
@@ -20,7 +21,6 @@ from jobs.audit.exits import AuditError
 from jobs.storage_errors import StorageAccessError
 
 NOTHING = html("quiet", text="Choose a row: it is shown here.")
-LONGEST_PLACE = 18  # digits; a 64-bit number has them all
 _NONE, _SOME = "", "="  # a choice is a text: of rows without a value, or with the one that follows
 
 _Given = ParamSpec("_Given")
@@ -38,6 +38,13 @@ def told(event: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
             raise gr.Error(escape(str(error)), duration=None, print_exception=False) from error
 
     return telling
+
+
+class Chosen(BaseModel):
+    """A row that is shown, as the page holds it. row: its place in the published table."""
+
+    run: RunName
+    row: int = Field(ge=0, lt=2**63)
 
 
 class Browsing:
@@ -100,16 +107,18 @@ class Browsing:
 
     @told
     def choose(self, name: RunName | None, picked: gr.SelectData) -> tuple[Any, ...]:
-        """The row that was clicked in a list: its place, card, pictures, form and choices of a verdict, history,
+        """The row that was clicked in a list: which it is, card, pictures, form and choices of a verdict, history,
         neighbours and provenance."""
         cells = picked.row_value
-        run, row = self._row(name, cells[0] if isinstance(cells, list) and cells else None)
-        place = int(cells[0])
+        place = str(cells[0]) if isinstance(cells, list) and cells else ""
+        if name is None or not place.isdecimal():
+            raise AuditError(exits.USAGE, "choose a row first")
+        run, row = self._row(name, int(place))
         run.log.refresh()
-        near = neighbours(run.connection, place, row["category"]) if row["score"] is not None else []
+        near = neighbours(run.connection, int(place), row["category"]) if row["score"] is not None else []
         may = recording.choices(row)
         return (
-            place,
+            Chosen(run=name, row=int(place)).model_dump_json(),
             detail.card(row),
             gr.Column(visible=True),
             detail.shown(row, evidence(run, row)),
@@ -122,11 +131,13 @@ class Browsing:
         )
 
     @told
-    def record(
-        self, name: RunName | None, place: int | None, said: str | None, who: str | None, request: gr.Request
-    ) -> tuple[str, str, str]:
+    def record(self, chosen: str, said: str | None, who: str | None, request: gr.Request) -> tuple[str, str, str]:
         """Record a verdict; what became of it, the history of the image, and the line about the run."""
-        run, row = self._row(name, place)
+        try:
+            asked = Chosen.model_validate_json(chosen)  # it comes from the page: it can be anything
+        except ValidationError:
+            raise AuditError(exits.USAGE, "choose a row first") from None
+        run, row = self._row(asked.run, asked.row)
         verdict = self.recorder.record(run, row, said, recording.signed(who, request.username))
         said_so = html("lines", lines=[f"Recorded: {verdict.said}; the part is {verdict.verdict}."])
         return said_so, detail.history(run.log.history(row["image_id"])), detail.summary(run)
@@ -136,12 +147,9 @@ class Browsing:
         """What all verdicts on a run say by now. After each, and not with it: it reads the decisions of the run."""
         return html("lines", lines=[] if name is None else self.recorder.estimate(self.runs.held(name)))
 
-    def _row(self, name: RunName | None, place: object) -> tuple[BrowsedRun, Row]:
-        """The row at a place of the table, which comes from the page: it can be anything."""
-        if name is None or not str(place).isdecimal() or len(str(place)) > LONGEST_PLACE:
-            raise AuditError(exits.USAGE, "choose a row first")
+    def _row(self, name: RunName, place: int) -> tuple[BrowsedRun, Row]:
         run = self.runs.held(name)
-        row = whole_row(run.connection, run.table, int(str(place)))
+        row = whole_row(run.connection, run.table, place) if place < 2**63 else None
         if row is None:
             raise AuditError(exits.USAGE, f"the run has no row {place}")
         return run, row

@@ -19,7 +19,7 @@ from jobs.audit.record import FileDigest, RunFolder, RunRecord, run_dates
 from jobs.database import results_database
 from jobs.show.pictures import turned_upright
 from jobs.storage import download, scratch
-from jobs.uris import join
+from jobs.uris import join, normal
 from jobs.verdicts import VerdictLog
 
 # Runs whose tables are held on this machine's disk; each has a DuckDB with the memory that manifests/database.py says.
@@ -87,7 +87,7 @@ class Runs:
     """
 
     def __init__(self, output: str):
-        self.output = output
+        self.output = normal(output)
         self._kept: dict[tuple[str, str], BrowsedRun] = {}
         self._lock = threading.Lock()
 
@@ -107,6 +107,8 @@ class Runs:
     def open(self, run_date: str, name: str) -> BrowsedRun:
         """The version of a run that is published now."""
         folder = run_folder(join(self.output, "runs", run_date, name))
+        if (folder.output, folder.run_date, folder.name) != (self.output, run_date, name):  # it comes from the page
+            raise AuditError(exits.USAGE, f"{run_date}/{name} is no run of {self.output}")
         with self._lock:  # who wants the same run waits until it is here
             record = committed(folder)
             kept = self._kept.pop((run_date, name), None)

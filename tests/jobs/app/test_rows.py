@@ -101,7 +101,8 @@ def test_committed_runs_of_a_folder_or_a_bucket(place: str) -> None:
     assert runs.names("2026-11-24") == ["a"]
     with pytest.raises(AuditError, match="the run is not committed"):
         runs.open("2026-11-24", "c")
-    for odd in (("2026-11-24", ".."), ("..", "a"), ("2026-11-24", "nobody")):
+    elsewhere = (f"../../{place.rpartition('/')[2]}/runs/2026-11-24", "a")
+    for odd in (("2026-11-24", ".."), ("..", "a"), ("2026-11-24", "nobody"), ("2026-11-24", "a/"), elsewhere):
         with pytest.raises(AuditError):
             runs.open(*odd)
 
