@@ -80,7 +80,7 @@ def browser_tab(blocks: gr.Blocks, runs: Runs) -> None:
     for table in (rows, near):
         table.select(events.choose, run, detail, **private)
     recorded = record.click(events.record, [chosen, said, who], [answer, history, summary], **private)
-    recorded.success(events.show, **page).then(events.estimate, run, estimate, **private)
+    recorded.success(events.show, **page).then(events.estimate, chosen, estimate, **private)
 
 
 def _list(label: str, height: int, name: str) -> gr.Dataframe:

@@ -46,6 +46,14 @@ class Chosen(BaseModel):
     run: RunName
     row: int = Field(ge=0, lt=2**63)
 
+    @classmethod
+    def of(cls, sent: str) -> Chosen:
+        """From what the page has sent, which can be anything. Raises AuditError."""
+        try:
+            return cls.model_validate_json(sent)
+        except ValidationError:
+            raise AuditError(exits.USAGE, "choose a row first") from None
+
 
 class Browsing:
     """The events, for all users: what one of them has chosen is in the page."""
@@ -133,19 +141,16 @@ class Browsing:
     @told
     def record(self, chosen: str, said: str | None, who: str | None, request: gr.Request) -> tuple[str, str, str]:
         """Record a verdict; what became of it, the history of the image, and the line about the run."""
-        try:
-            asked = Chosen.model_validate_json(chosen)  # it comes from the page: it can be anything
-        except ValidationError:
-            raise AuditError(exits.USAGE, "choose a row first") from None
+        asked = Chosen.of(chosen)
         run, row = self._row(asked.run, asked.row)
         verdict = self.recorder.record(run, row, said, recording.signed(who, request.username))
         said_so = html("lines", lines=[f"Recorded: {verdict.said}; the part is {verdict.verdict}."])
         return said_so, detail.history(run.log.history(row["image_id"])), detail.summary(run)
 
     @told
-    def estimate(self, name: RunName | None) -> str:
+    def estimate(self, chosen: str) -> str:
         """What all verdicts on a run say by now. After each, and not with it: it reads the decisions of the run."""
-        return html("lines", lines=[] if name is None else self.recorder.estimate(self.runs.held(name)))
+        return html("lines", lines=self.recorder.estimate(self.runs.held(Chosen.of(chosen).run)))
 
     def _row(self, name: RunName, place: int) -> tuple[BrowsedRun, Row]:
         run = self.runs.held(name)

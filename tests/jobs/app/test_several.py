@@ -10,15 +10,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
 
+from jobs.app.browsing import Browsing
 from jobs.app.page import build
 from jobs.app.recording import Recorder
 from jobs.app.runs import Runs
 from jobs.app.serve import AT_ONCE, launch
 from jobs.audit.record import RunFolder
-from jobs.storage import names
+from jobs.storage import exists, names, read_bytes
 from jobs.verdicts import Verdict, VerdictLog
 from tests.jobs.app.conftest import Archive
 
@@ -142,8 +144,30 @@ def test_a_verdict_is_of_the_run_whose_row_is_shown_when_another_run_was_chosen_
     ada.set("la-date", "2026-11-23")
     assert ada.does("choose_date") and ada.does("open")
     ada.set("la-verdicts", "escape")
-    assert ada.does("record")
+    assert ada.does("record") and ada.does("estimate")
+    assert not exists(RunFolder(archive.output, "2026-11-23", "other").verdicts)
+    assert read_bytes(archive.folder.verdicts).decode().split() == ["image_id,verdict", f"{row['image_id']},defective"]
     assert names(RunFolder(archive.output, "2026-11-23", "other").recorded) == []
     log = VerdictLog(archive.folder.recorded)
     log.refresh()
     assert list(log.in_force()) == [row["image_id"]]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        None,
+        "",
+        "7",
+        "{}",
+        '{"run": {"run_date": "2026-11-24", "name": "audit", "version": 1, "sha256": null}, "row": -1}',
+        '{"run": {"run_date": "2026-11-24", "name": "audit", "version": 1, "sha256": null}, "row": 99999999999999999999}',
+        '{"run": {"run_date": "../runs/2026-11-24", "name": "audit", "version": 1, "sha256": null}, "row": 0}',
+        '{"run": {"run_date": "2026-11-24", "name": "audit", "version": 1, "sha256": "0"}, "row": 0}',
+    ],
+)
+def test_what_a_page_sends_can_be_anything(archive: Archive, sent: Any) -> None:
+    events = Browsing(Runs(archive.output))
+    with pytest.raises(gr.Error):
+        events.record(sent, "confirm", "Ada", gr.Request())
+    assert names(archive.folder.recorded) == []
