@@ -64,7 +64,11 @@ class Browsing:
     @told
     def begin(self) -> tuple[Any, Any]:
         """The dates, and the last committed run."""
-        dates, latest = self.runs.dates(), self.runs.latest()
+        dates, latest = self.runs.dates(), None
+        try:
+            latest = self.runs.latest()
+        except AuditError as error:  # of one run that cannot be read; the others can be chosen
+            gr.Warning(escape(str(error)), duration=None)
         if latest is None:
             return gr.Dropdown(choices=dates, value=None), gr.Dropdown(choices=[], value=None)
         run_date, name = latest
@@ -82,7 +86,7 @@ class Browsing:
         """The run, a line about it, and the values of each filter."""
         if not run_date or not name:
             empty = [gr.Dropdown(choices=[], value=[]) for _ in FILTERS]
-            return None, html("lines", lines=["There is no committed run."]), *empty
+            return None, html("lines", lines=["No committed run is chosen."]), *empty
         run = self.runs.open(run_date, name)
         run.log.refresh()
         found = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+import gradio as gr
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -47,6 +48,18 @@ def test_filters_leave_the_rows_that_have_the_values(archive: Archive, filters: 
     found = page(run.connection, filters, 1)
     assert found.total == len(wanted)
     assert [row["row"] for row in found.rows] == wanted[:PAGE_ROWS] or None in [row["margin"] for row in found.rows]
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(archive: Archive) -> None:
+    write_bytes(archive.folder.record, b"{}")
+    events = Browsing(Runs(archive.output))
+    with pytest.warns(UserWarning, match=r"run\.json is not a run record of this version"):
+        dates, _ = events.begin()
+    assert dates.choices == [("2026-11-24", "2026-11-24"), ("2026-11-23", "2026-11-23")] and dates.value is None
+    assert events.choose_date("2026-11-23").value == "other"
+    assert events.open("2026-11-23", "other")[0].name == "other"
+    with pytest.raises(gr.Error, match=r"run\.json is not a run record"):
+        events.choose_date("2026-11-24")
 
 
 def test_the_line_above_the_rows_says_which_they_are(archive: Archive) -> None:

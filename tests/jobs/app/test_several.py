@@ -161,7 +161,7 @@ def test_a_verdict_is_of_the_run_whose_row_is_shown_when_another_run_was_chosen_
         "7",
         "{}",
         '{"run": {"run_date": "2026-11-24", "name": "audit", "version": 1, "sha256": null}, "row": -1}',
-        '{"run": {"run_date": "2026-11-24", "name": "audit", "version": 1, "sha256": null}, "row": 99999999999999999999}',
+        '{"run": {"run_date": "2026-11-24", "name": "audit", "version": 1, "sha256": null}, "row": 1e30}',
         '{"run": {"run_date": "../runs/2026-11-24", "name": "audit", "version": 1, "sha256": null}, "row": 0}',
         '{"run": {"run_date": "2026-11-24", "name": "audit", "version": 1, "sha256": "0"}, "row": 0}',
     ],
