@@ -21,13 +21,15 @@ from manifests.schema import printable
 
 ON_SCREEN = 200  # rows; more are for a file
 WIDEST = 1000  # characters of a cell
+BROKEN_AT = 14  # characters of a line of a cell, at least, in a table whose columns stand side by side
 
 
 def show(format: str, columns: list[str], rows: Iterable[Row], target: TextIO | None = None) -> int:
     """Write the rows to standard output, or ``target``; returns how many there were, or were shown.
 
-    format: table, csv, json or markdown. A table shows ON_SCREEN rows, and says so if there are more; the others have
-    all, as values and not as markup, and are written as they come.
+    format: table, csv, json or markdown. A table shows ON_SCREEN rows, and says so if there are more; where its columns
+    find no place side by side, every row is a list of them. The others have all, as values and not as markup, and are
+    written as they come.
     """
     return _WRITERS[format](columns, rows, target or sys.stdout)
 
@@ -39,15 +41,43 @@ def _table(columns: list[str], rows: Iterable[Row], target: TextIO) -> int:
         all(isinstance(row[i], int | float) and not isinstance(row[i], bool) for row in shown if row[i] is not None)
         for i in range(len(columns))
     ]
-    table = Table()
-    for column, number in zip(columns, numbers, strict=True):
-        table.add_column(Text(printable(column)), justify="right" if number else "left", overflow="fold")
-    for row in shown:
-        table.add_row(*(Text(_lines(_text(value))) for value in row))
-    Console(file=target, highlight=False).print(table, markup=False)
+    names = [printable(column) for column in columns]
+    cells = [[_lines(_short(value)) for value in row] for row in shown]
+    console = Console(file=target, highlight=False)
+    if _needed(names, cells) > console.width:
+        for place, row in enumerate(cells, 1):
+            console.print(_record(names, row, place), markup=False)
+    else:
+        table = Table()
+        for name, number in zip(names, numbers, strict=True):
+            table.add_column(Text(name), justify="right" if number else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*map(Text, row))
+        console.print(table, markup=False)
     if next(remaining, None) is not None:
         note(f"only the first {ON_SCREEN} rows are shown; --format csv writes all, LIMIT asks for fewer")
     return len(shown)
+
+
+def _needed(names: list[str], cells: list[list[str]]) -> int:
+    """Characters that the columns need side by side, long ones broken over lines."""
+    lengths = [[len(name), *(len(row[i]) for row in cells)] for i, name in enumerate(names)]
+    return 1 + sum(min(max(of_column), BROKEN_AT) + 3 for of_column in lengths)
+
+
+def _record(names: list[str], row: list[str], place: int) -> Table:
+    """A row as a list: a line for each column."""
+    table = Table(title=f"row {place}", title_justify="left", title_style="bold", box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, cell in zip(names, row, strict=True):
+        table.add_row(Text(name), Text(cell))
+    return table
+
+
+def _short(value: Any) -> str:
+    """For a person: six digits of a number that has more."""
+    return f"{value:.6g}" if isinstance(value, float) and 1e-4 <= abs(value) < 1e6 else _text(value)
 
 
 def _csv(columns: list[str], rows: Iterable[Row], target: TextIO) -> int:

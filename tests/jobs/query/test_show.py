@@ -62,6 +62,31 @@ def test_bytes_are_hexadecimal_digits(format: str, expected: str) -> None:
     assert target.getvalue() == expected
 
 
+def test_columns_that_find_no_place_side_by_side_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = [f"column_{i:02d}" for i in range(12)]
+    rows = [tuple(range(12)), (*range(11), "s3://plant/" + "x" * 100 + "[red]")]
+    target = io.StringIO()
+    assert show("table", columns, rows, target) == 2
+    lines = [line.rstrip() for line in target.getvalue().splitlines()]
+    assert lines[0] == "row 1" and lines[13] == "row 2"
+    assert [line.split() for line in lines[1:13]] == [[f"column_{i:02d}", str(i)] for i in range(12)]
+    assert "".join(line.split()[-1] for line in lines[25:]).endswith("[red]") and max(map(len, lines)) <= 80
+    few = io.StringIO()
+    show("table", columns[:4], [row[:4] for row in rows], few)
+    assert "┃ column_00" in few.getvalue()
+
+
+def test_a_person_gets_six_digits_and_a_program_all() -> None:
+    table, text = io.StringIO(), io.StringIO()
+    values = [(0.373015873015873,), (1234567.25,), (0.00001234,), (0.0,), (float("nan"),)]
+    show("table", ["x"], values, table)
+    found = [line.strip("│ ") for line in table.getvalue().splitlines()[3:-1]]
+    assert found == ["0.373016", "1234567.25", "1.234e-05", "0.0", "nan"]
+    show("csv", ["x"], values[:1], text)
+    assert text.getvalue() == "x\n0.373015873015873\n"
+
+
 def test_markdown_has_a_line_for_each_row_and_no_markup() -> None:
     lines = written("markdown").splitlines()
     assert len(lines) == 4
@@ -69,7 +94,8 @@ def test_markdown_has_a_line_for_each_row_and_no_markup() -> None:
     assert lines[2].endswith(r'| x "y", \\n\| \[red\]\*z\*\[/\] \<b\> \\x1b\[31m |')
 
 
-def test_a_table_shows_what_names_say() -> None:
+def test_a_table_shows_what_names_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     text = written("table")
     assert "[red]*z*[/]" in "".join(text.split())
     assert "\x1b" not in text
