@@ -13,6 +13,7 @@ from typing import Literal
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 Family = CounterMetricFamily | GaugeMetricFamily
+DIGITS = 12  # of a SHA-256 in a label, as people are shown it
 
 
 @dataclass(frozen=True)

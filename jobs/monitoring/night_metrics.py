@@ -8,9 +8,8 @@ from typing import Any
 from jobs.audit.config import ErrorBudget
 from jobs.audit.error_codes import known
 from jobs.audit.record import RunRecord
-from jobs.monitoring.catalogue import Exposition
+from jobs.monitoring.catalogue import DIGITS, Exposition
 from jobs.monitoring.nights import Night, Nights, Unfinished, begun_at, ended_at
-from jobs.monitoring.run_metrics import DIGITS
 from jobs.report.findings import Findings
 from jobs.report.names import shown
 from manifests.secrets import redacted

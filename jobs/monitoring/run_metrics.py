@@ -22,11 +22,11 @@ from jobs.audit.plan import Plan
 from jobs.audit.receipt import Outcome, Receipt
 from jobs.audit.record import code_version
 from jobs.audit.stall import Movement
-from jobs.monitoring.catalogue import RUN, Exposition, Family
+from jobs.monitoring.catalogue import DIGITS, RUN, Exposition, Family
 
 NO_CATEGORY = "(none)"
 PHASES = ("starting", "scoring", "committing", "ended")
-DIGITS = 12  # of a SHA-256, as people are shown it
+
 _log = logging.getLogger(__name__)
 
 
