@@ -245,3 +245,10 @@ def _record(folder: RunFolder, night: Night, counts: dict[str, Any], table: Path
         exit_reason="committed, failures within the error budget",
         published=Published(table=digest, digests=digest),
     )
+
+
+def write_drifting_nights(output: str) -> tuple[RunFolder, RunRecord]:
+    """Ten quiet nights, and one, which is returned, in which a line is much louder."""
+    for day in range(1, 11):
+        write_night(output, Night(f"2026-03-{day:02d}", rows=1500, seed=day))
+    return write_night(output, Night("2026-03-11", rows=1500, seed=11, louder={"L3": 1.6}))

@@ -17,10 +17,9 @@ _log = logging.getLogger(__name__)
 
 def planned(plan: Plan) -> None:
     """A run, or a retry, is about to be worked on."""
-    record, missing = plan.record, set(plan.missing)
-    earlier = sum(shard.rows for shard in plan.frozen.shards if shard.index not in missing)
-    rows = {"rows": plan.frozen.rows, "rows_to_do": plan.frozen.rows - earlier, "rows_earlier": earlier}
-    shards = {"shards": len(plan.frozen.shards), "shards_to_do": len(missing)}
+    record, whole, to_do = plan.record, plan.frozen.rows, plan.rows_to_do
+    rows = {"rows": whole, "rows_to_do": to_do, "rows_earlier": whole - to_do}
+    shards = {"shards": len(plan.frozen.shards), "shards_to_do": len(plan.missing)}
     _log.info("run planned", extra=rows | shards | {"start": record.starts + 1, "state": record.state})
 
 

@@ -49,6 +49,12 @@ class Plan:
     missing: tuple[int, ...]
     warnings: tuple[str, ...] = ()
 
+    @property
+    def rows_to_do(self) -> int:
+        """Rows of the missing shards; the others are there from an earlier start."""
+        missing = set(self.missing)
+        return sum(shard.rows for shard in self.frozen.shards if shard.index in missing)
+
 
 def choose_folder(config: AuditConfig, bundle: Bundle) -> RunFolder:
     """The run's folder. Without a date, an unfinished run of the same manifest and bundle comes before a new one."""

@@ -200,10 +200,9 @@ def _finish(
         )
         tidy(plan.folder)
         record.exit_code, record.exit_reason = judged(config, record)
-        rows = sum(s.rows for s in plan.frozen.shards if s.index in set(plan.missing))
         before = max(0.0, time.time() - began - (time.monotonic() - started))
         price = config.price_per_node_hour
-        record.timings = timings(started, scored, time.monotonic(), rows, figures, price, began, before)
+        record.timings = timings(started, scored, time.monotonic(), plan.rows_to_do, figures, price, began, before)
         record.state, record.finished_at = "committed", now()
         # Before the record and _SUCCESS: killed meanwhile, the same command commits again and makes it, so that a run
         # that is finished has its report. And it is no step that can fail: the results are published by now.

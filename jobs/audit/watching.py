@@ -60,14 +60,12 @@ class Watching:
         if structured():
             events.planned(plan)
             return
-        missing = set(plan.missing)
-        done = sum(s.rows for s in plan.frozen.shards if s.index not in missing)
+        done = plan.frozen.rows - plan.rows_to_do
         self.progress.update(self.task, description="images", total=plan.frozen.rows, completed=done)
         resumed = plan.record.starts and plan.record.state == "running"
         console.print(
             f"run {plan.record.run_id}: {plan.frozen.rows:,} rows in {len(plan.frozen.shards):,} shards, "
-            f"{len(missing):,} to do" + (f" (resumed, start {plan.record.starts + 1})" if resumed else ""),
-            markup=False,
+            f"{len(plan.missing):,} to do" + (f" (resumed, start {plan.record.starts + 1})" if resumed else "")
         )
         self._tell()
 

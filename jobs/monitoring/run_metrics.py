@@ -51,10 +51,8 @@ class RunMetrics(Collector):
 
     def planned(self, plan: Plan, budget: ErrorBudget | None = None) -> None:
         """The run is known. budget: of failed rows, if it is one of the plan's rows."""
-        missing = set(plan.missing)
         with self._lock:
-            self._plan = plan
-            self._earlier_rows = sum(shard.rows for shard in plan.frozen.shards if shard.index not in missing)
+            self._plan, self._earlier_rows = plan, plan.frozen.rows - plan.rows_to_do
             if budget is not None:
                 share = (budget.share or 0.0) * plan.frozen.rows
                 self._max_failed = share if budget.count is None else budget.count

@@ -32,7 +32,7 @@ from jobs.monitoring.nights import LOOK_BACK, Reader
 from jobs.report.make import make_report, write_report
 from jobs.storage import delete, write_bytes
 from jobs.storage_errors import StorageAccessError
-from tests.nights import CATEGORIES, Night, write_night
+from tests.nights import CATEGORIES, Night, write_drifting_nights, write_night
 
 ROOT = Path(__file__).resolve().parents[3]
 NOW = datetime(2026, 3, 12, 7, 0, tzinfo=UTC).timestamp()
@@ -80,10 +80,7 @@ def unfinished(output: Path, date: str, **changes: object) -> RunFolder:
 @pytest.fixture(scope="module")
 def drifting(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunRecord]:
     """Ten quiet nights, and one in which a line is much louder, with its report, a price and budgets."""
-    output = str(tmp_path_factory.mktemp("out"))
-    for day in range(1, 11):
-        write_night(output, Night(f"2026-03-{day:02d}", rows=1500, seed=day))
-    folder, record = write_night(output, Night("2026-03-11", rows=1500, seed=11, louder={"L3": 1.6}))
+    folder, record = write_drifting_nights(str(tmp_path_factory.mktemp("out")))
     record.timings["cost"] = {"total": 31.5, "per_1000_images": 21.0, "price_per_node_hour": 3.0}
     record.max_failed, record.max_failed_per_category = ErrorBudget(share=0.01), ErrorBudget(count=2)
     record.save(folder)

@@ -24,7 +24,7 @@ from jobs.notify.notifier import WEBHOOK, Notifier
 from jobs.notify.send import deliver
 from jobs.report.make import make_report, write_report
 from jobs.storage import read_bytes
-from tests.nights import LINES, Night, write_night
+from tests.nights import LINES, Night, write_drifting_nights, write_night
 
 SECRET = "T0SECRET9"
 Told = list[dict[str, Any]]
@@ -69,10 +69,7 @@ def hook() -> Iterator[Hook]:
 @pytest.fixture(scope="module")
 def drifting(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunRecord]:
     """Ten quiet nights, and one in which a line is much louder, with its report."""
-    output = str(tmp_path_factory.mktemp("out"))
-    for day in range(1, 11):
-        write_night(output, Night(f"2026-03-{day:02d}", rows=1500, seed=day))
-    folder, record = write_night(output, Night("2026-03-11", rows=1500, seed=11, louder={"L3": 1.6}))
+    folder, record = write_drifting_nights(str(tmp_path_factory.mktemp("out")))
     write_report(folder, make_report(folder, record, record.bundle))
     return folder, record
 
