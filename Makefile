@@ -27,7 +27,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: setup lint
-	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder --durations 25
 
 faults: setup
 	$(BIN)/python -m pytest -m campaign --timeout 1800 $(FAULTS)

@@ -92,5 +92,7 @@ def test_a_cluster_that_loses_a_node_gives_the_same_table_and_the_code_arrives(
     assert stable(published(tmp_path / "submitted")) == stable(published(run[0]))
     stages = images_by_pool(tmp_path / "submitted")
     assert set(stages) == {"load", "models"}, "the head does no work"
-    assert set(stages["load"]) == {"load", "write"} and set(stages["models"]) == {"extract", "score"}, stages
+    assert set(stages["load"]) == {"load", "write"} and {"extract", "score"} <= set(stages["models"]), stages
+    # With one of two nodes for loading just lost, Ray takes the second choice for a moment: seen for one shard of ten.
+    assert stages["models"]["load"] + stages["models"]["write"] < ROWS / 4, stages
     assert timings(tmp_path / "submitted")["machine"]["load_cpus"] == 2, "one node for loading is left"
