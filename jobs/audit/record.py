@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import PIL
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anomaly_core.preprocess import Preprocessing
@@ -213,6 +212,8 @@ def fingerprint(parts: dict[str, Any]) -> str:
 @cache
 def code_version() -> dict[str, str]:
     """The code that makes the results: digest of our sources, and versions of the libraries that touch pixels."""
+    import torch  # not for those who only read records, as the exporter
+
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for package in ("anomaly_core", "manifests", "jobs"):

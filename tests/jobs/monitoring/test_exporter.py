@@ -335,6 +335,14 @@ def test_settings_that_cannot_be_are_refused(
 
 
 @pytest.mark.slow
+def test_what_computes_is_not_loaded() -> None:
+    """A process that stays all day: torch alone would take half a gigabyte."""
+    asked = "import sys, jobs.monitoring.command; print({'torch', 'ray'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_ended(tmp_path: Path) -> None:
     night(tmp_path, "2026-03-10")
     command = [sys.executable, "-m", "jobs", "exporter", "--output", str(tmp_path), "--port", "0"]
