@@ -50,14 +50,19 @@ class Cluster:
         """The specification of the Job that the CronJob makes."""
         return dict(self.one("CronJob", "line-audit-nightly")["spec"]["jobTemplate"]["spec"])
 
+    @property
+    def exporter(self) -> dict[str, Any]:
+        """The specification of the Deployment of the exporter."""
+        return dict(self.one("Deployment", "line-audit-exporter")["spec"])
+
     def pods(self) -> dict[str, dict[str, Any]]:
-        """The pod templates of head, worker groups and nightly pod, with the labels that KubeRay adds."""
-        ray = self.ray
-        found = {"head": ray["headGroupSpec"]["template"], "nightly": self.job["template"]}
+        """The pod templates of head, worker groups, nightly pod and exporter, with the labels that KubeRay adds."""
+        ray, others = self.ray, {"nightly": self.job["template"], "exporter": self.exporter["template"]}
+        found = {"head": ray["headGroupSpec"]["template"], **others}
         found |= {group["groupName"]: group["template"] for group in ray["workerGroupSpecs"]}
         for name, template in found.items():
             labels = dict(template["metadata"]["labels"])
-            if name != "nightly":
+            if name not in others:
                 labels |= {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head" if name == "head" else "worker"}
             found[name] = {"metadata": {**template["metadata"], "labels": labels}, "spec": template["spec"]}
         return found

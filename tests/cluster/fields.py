@@ -11,6 +11,14 @@ from typing import Any
 
 QUANTITY = str
 
+PROBE: dict[str, type] = {
+    "httpGet.path": str,
+    "httpGet.port": str,  # by its name
+    "initialDelaySeconds": int,
+    "periodSeconds": int,
+    "timeoutSeconds": int,
+    "failureThreshold": int,
+}
 CONTAINER: dict[str, type] = {
     "name": str,
     "image": str,
@@ -32,6 +40,7 @@ CONTAINER: dict[str, type] = {
     "volumeMounts[].name": str,
     "volumeMounts[].mountPath": str,
     "volumeMounts[].readOnly": bool,
+    **{f"{probe}Probe.{key}": kind for probe in ("readiness", "liveness") for key, kind in PROBE.items()},
     "securityContext.allowPrivilegeEscalation": bool,
     "securityContext.readOnlyRootFilesystem": bool,
     "securityContext.capabilities.drop[]": str,
@@ -43,6 +52,7 @@ SPREAD: dict[str, type] = {
     "labelSelector.matchLabels.*": str,
 }
 NEAR = "affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution[]"
+NOT_ON = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions[]"
 POD: dict[str, type] = {
     "restartPolicy": str,
     "serviceAccountName": str,
@@ -62,6 +72,7 @@ POD: dict[str, type] = {
     f"{NEAR}.weight": int,
     f"{NEAR}.podAffinityTerm.topologyKey": str,
     f"{NEAR}.podAffinityTerm.labelSelector.matchLabels.*": str,
+    **{f"{NOT_ON}.{key}": str for key in ("key", "operator", "values[]")},
     **{f"topologySpreadConstraints[].{key}": kind for key, kind in SPREAD.items()},
     **{f"containers[].{key}": kind for key, kind in CONTAINER.items()},
     "volumes[].name": str,
@@ -132,6 +143,12 @@ CRON_JOB: dict[str, type] = {
     f"{RULE}.onPodConditions[].status": str,
     **{f"jobTemplate.spec.template.{key}": kind for key, kind in TEMPLATE.items()},
 }
+DEPLOYMENT: dict[str, type] = {
+    "replicas": int,
+    "strategy.type": str,
+    "selector.matchLabels.*": str,
+    **{f"template.{key}": kind for key, kind in TEMPLATE.items()},
+}
 PEER: dict[str, type] = {
     "namespaceSelector.matchLabels.*": str,
     "podSelector.matchLabels.*": str,
@@ -141,6 +158,7 @@ PEER: dict[str, type] = {
 PORT: dict[str, type] = {"protocol": str, "port": int, "endPort": int}
 NETWORK_POLICY: dict[str, type] = {
     "podSelector.matchLabels.*": str,
+    **{f"podSelector.matchExpressions[].{key}": str for key in ("key", "operator", "values[]")},
     "policyTypes[]": str,
     **{f"ingress[].from[].{key}": kind for key, kind in PEER.items()},
     **{f"egress[].to[].{key}": kind for key, kind in PEER.items()},
@@ -150,6 +168,7 @@ SPECS = {
     "RayJob": RAY_JOB,
     "RayCluster": RAY_CLUSTER,
     "CronJob": CRON_JOB,
+    "Deployment": DEPLOYMENT,
     "NetworkPolicy": NETWORK_POLICY,
     "PodDisruptionBudget": {"minAvailable": int, "selector.matchLabels.*": str},
     "PodMonitor": {
@@ -157,6 +176,8 @@ SPECS = {
         "podTargetLabels[]": str,
         "podMetricsEndpoints[].port": str,
         "podMetricsEndpoints[].interval": str,
+        "podMetricsEndpoints[].relabelings[].targetLabel": str,
+        "podMetricsEndpoints[].relabelings[].replacement": str,
     },
     "NodePool": {
         "template.metadata.labels.*": str,

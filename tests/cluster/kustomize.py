@@ -73,6 +73,10 @@ def _apply(resource: Resource, operation: dict[str, Any]) -> None:
     place: Any = resource
     for part in way:
         place = place[int(part)] if isinstance(place, list) else place[part]
+    if isinstance(place, list) and last == "-":
+        assert operation["op"] == "add", operation
+        place.append(operation["value"])
+        return
     key: Any = int(last) if isinstance(place, list) else last
     match operation["op"]:
         case "add" if isinstance(place, dict):

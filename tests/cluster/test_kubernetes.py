@@ -235,7 +235,7 @@ def test_a_stopped_audit_has_time_to_say_so(any_cluster: Cluster) -> None:
     env = {each["name"]: each.get("value") for each in head["containers"][0]["env"]}
     assert int(env["RAY_JOB_STOP_WAIT_TIME_S"]) < head["terminationGracePeriodSeconds"]
     for name, pod in any_cluster.pods().items():
-        if name not in ("head", "nightly"):
+        if name not in ("head", "nightly", "exporter"):
             worker = pod["spec"]["containers"][0]
             assert pod["spec"]["terminationGracePeriodSeconds"] <= 120  # the warning before a spot node goes
             assert {"name": "RAY_idle_worker_killing_time_threshold_ms", "value": "600000"} in worker["env"]

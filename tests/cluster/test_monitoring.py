@@ -105,6 +105,15 @@ def test_both_configurations_give_the_jobs_that_rules_know() -> None:
     assert named == {"line-audit-exporter"}
 
 
+def test_the_guide_makes_a_resource_of_the_rules() -> None:
+    text = (FOLDER / "README.md").read_text()
+    (command,) = re.findall(r"^    (\(printf .*?)\|\n +kubectl apply -f -$", text, re.MULTILINE | re.DOTALL)
+    done = subprocess.run(["sh", "-euc", command], cwd=FOLDER.parents[1], capture_output=True, text=True, check=True)
+    made = yaml.safe_load(done.stdout)
+    assert (made["kind"], made["metadata"]["namespace"]) == ("PrometheusRule", "line-audit")
+    assert made["spec"] == yaml.safe_load((FOLDER / "alerts.yaml").read_text())
+
+
 def test_panels_have_ids_places_and_a_data_source_of_their_own() -> None:
     found = panels()
     assert len({panel["id"] for panel in found}) == len(found)

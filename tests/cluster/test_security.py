@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
-from tests.cluster.conftest import ROOT, Cluster
+from tests.cluster.conftest import Cluster
 from tests.cluster.fields import leaves
+from tests.cluster.iam import listed, statements
+from tests.cluster.policies import Policies, selects
 
-IAM = ROOT / "cluster" / "aws" / "iam"
 RAY_PORTS = (
     "node-manager-port",
     "object-manager-port",
@@ -72,72 +70,8 @@ def test_no_secret_is_written_down(any_cluster: Cluster) -> None:
             assert "value" not in each or each["name"].endswith("_PATH")
 
 
-class Policies:
-    """What the network policies of a cluster let through."""
-
-    def __init__(self, cluster: Cluster):
-        self.policies = [each["spec"] for each in cluster.all("NetworkPolicy")]
-        (namespace,) = cluster.all("Namespace")
-        self.namespace = namespace["metadata"]["name"]
-        self.pods = {name: pod["metadata"]["labels"] for name, pod in cluster.pods().items()}
-
-    def between(self, source: str, target: str, port: int) -> bool:
-        """Whether one pod reaches another: its policies must let it out, and the other's let it in."""
-        out = self._allowed("egress", self.pods[source], self.namespace, self.pods[target], port)
-        return out and self.into(self.namespace, self.pods[source], target, port)
-
-    def into(self, namespace: str, labels: dict[str, str], target: str, port: int) -> bool:
-        """Whether a pod of a namespace is let in."""
-        return self._allowed("ingress", self.pods[target], namespace, labels, port)
-
-    def outside(self, source: str, address: str, port: int) -> bool:
-        """Whether a pod reaches an address outside of the cluster."""
-        import ipaddress
-
-        for policy in self._of(self.pods[source], "Egress"):
-            for rule in policy.get("egress", []):
-                for peer in rule["to"]:
-                    block = peer.get("ipBlock")
-                    if block and ipaddress.ip_address(address) in ipaddress.ip_network(block["cidr"]):
-                        left_out = any(
-                            ipaddress.ip_address(address) in ipaddress.ip_network(each) for each in block["except"]
-                        )
-                        if not left_out and _has_port(rule, port):
-                            return True
-        return False
-
-    def _of(self, labels: dict[str, str], way: str) -> list[dict[str, Any]]:
-        return [p for p in self.policies if way in p["policyTypes"] and _selects(p["podSelector"], labels)]
-
-    def _allowed(
-        self, way: str, labels: dict[str, str], namespace: str, peer_labels: dict[str, str], port: int
-    ) -> bool:
-        policies = self._of(labels, way.capitalize())
-        assert policies, "no policy selects this pod, so anything may pass"
-        side = "from" if way == "ingress" else "to"
-        return any(
-            _has_port(rule, port) and any(self._is_peer(peer, namespace, peer_labels) for peer in rule[side])
-            for policy in policies
-            for rule in policy.get(way, [])
-        )
-
-    def _is_peer(self, peer: dict[str, Any], namespace: str, labels: dict[str, str]) -> bool:
-        if "ipBlock" in peer:
-            return False
-        home = {"kubernetes.io/metadata.name": namespace}
-        here = _selects(peer["namespaceSelector"], home) if "namespaceSelector" in peer else namespace == self.namespace
-        return here and _selects(peer.get("podSelector", {}), labels)
-
-
-def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
-
-
-def _has_port(rule: dict[str, Any], port: int) -> bool:
-    return any(each["port"] <= port <= each.get("endPort", each["port"]) for each in rule["ports"])
-
-
 OPERATOR = ("kuberay-system", {"app.kubernetes.io/name": "kuberay-operator"})
+PROMETHEUS = ("monitoring", {"app.kubernetes.io/name": "prometheus"})
 
 
 def test_the_network_carries_ray_and_nothing_else(any_cluster: Cluster) -> None:
@@ -166,9 +100,10 @@ def test_whoever_must_look_in_may(any_cluster: Cluster) -> None:
     for target in ("head", *(group["groupName"] for group in any_cluster.ray["workerGroupSpecs"])):
         ports = {e["name"]: e["containerPort"] for e in any_cluster.pods()[target]["spec"]["containers"][0]["ports"]}
         metrics = [port for name, port in ports.items() if name.endswith("metrics")]
-        assert metrics and all(policies.into("monitoring", {}, target, port) for port in metrics)
-        assert not policies.into("monitoring", {}, target, 8265)
-    assert not policies.into("monitoring", {}, "nightly", 8080)
+        assert metrics and all(policies.into(*PROMETHEUS, target, port) for port in metrics)
+        assert not any(policies.into("monitoring", {}, target, port) for port in metrics)
+        assert not policies.into(*PROMETHEUS, target, 8265)
+    assert not policies.into(*PROMETHEUS, "nightly", 8080)
 
 
 def test_pods_reach_storage_and_not_the_credentials_of_their_machine(any_cluster: Cluster) -> None:
@@ -179,28 +114,31 @@ def test_pods_reach_storage_and_not_the_credentials_of_their_machine(any_cluster
         assert not policies.outside(name, "169.254.169.254", 443)
 
 
-def test_prometheus_finds_the_ports(production: Cluster) -> None:
-    (monitor,) = production.all("PodMonitor")
-    pods = [
-        pod for pod in production.pods().values() if _selects(monitor["spec"]["selector"], pod["metadata"]["labels"])
-    ]
-    named = {port["name"] for pod in pods for port in pod["spec"]["containers"][0]["ports"]}
-    assert len(pods) == 4
-    assert {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]} <= named
-    head = production.pods()["head"]["spec"]["containers"][0]["ports"]
-    assert {"containerPort": 9464, "name": "audit-metrics"} in head
+def test_only_who_asks_the_api_reaches_its_port(any_cluster: Cluster) -> None:
+    policies = Policies(any_cluster)
+    asking = {name for name in any_cluster.pods() if policies.outside(name, "10.100.0.1", 6443)}
+    assert asking == {"head", "nightly"}
 
 
-def policy(name: str) -> list[dict[str, Any]]:
-    return list(json.loads((IAM / f"{name}.json").read_text())["Statement"])
-
-
-def listed(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
+def test_the_operator_of_prometheus_finds_the_ports_and_names_the_jobs(production: Cluster) -> None:
+    found: dict[str, set[str]] = {}
+    for monitor in production.all("PodMonitor"):
+        for pod, template in production.pods().items():
+            if selects(monitor["spec"]["selector"], template["metadata"]["labels"]):
+                named = {port["name"] for port in template["spec"]["containers"][0].get("ports", [])}
+                for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+                    (job,) = (e["replacement"] for e in endpoint["relabelings"] if e["targetLabel"] == "job")
+                    if endpoint["port"] in named:
+                        found.setdefault(job, set()).add(pod)
+    assert found == {
+        "ray": {"head", "load", "models-spot", "models-on-demand"},
+        "line-audit-driver": {"head"},
+        "line-audit-exporter": {"exporter"},
+    }
 
 
 def test_the_bucket_is_written_below_the_output_only() -> None:
-    for statement in policy("audit"):
+    for statement in statements("audit"):
         actions, places = set(listed(statement["Action"])), listed(statement["Resource"])
         assert statement["Effect"] == "Allow" and not any("*" in action for action in actions)
         if actions & {"s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"}:
@@ -209,7 +147,7 @@ def test_the_bucket_is_written_below_the_output_only() -> None:
             assert places == ["arn:aws:s3:::plant"] and actions == {"s3:ListBucket"}
             prefixes = statement["Condition"]["StringLike"]["s3:prefix"]
             assert {each.partition("/")[0] for each in prefixes} == {"images", "manifests", "models", "audit"}
-    (nightly,) = policy("nightly")
+    (nightly,) = statements("nightly")
     assert nightly["Action"] == "s3:GetObject"
     assert nightly["Resource"] == "arn:aws:s3:::plant/audit/runs/*/run.json"
 
@@ -219,12 +157,13 @@ def test_the_bucket_is_written_below_the_output_only() -> None:
     [
         ("trust-eks", "line-audit", {"line-audit-head", "line-audit-worker"}),
         ("trust-eks-nightly", "line-audit-nightly", {"line-audit-nightly"}),
+        ("trust-eks-exporter", "line-audit-exporter", {"line-audit-exporter"}),
     ],
 )
 def test_roles_are_for_the_accounts_that_name_them(
     production: Cluster, trust: str, role: str, accounts: set[str]
 ) -> None:
-    (statement,) = policy(trust)
+    (statement,) = statements(trust)
     conditions = statement["Condition"]["StringEquals"]
     (subjects,) = (value for key, value in conditions.items() if key.endswith(":sub"))
     (audience,) = (value for key, value in conditions.items() if key.endswith(":aud"))
