@@ -82,8 +82,17 @@ def test_the_image_has_what_the_launcher_needs(launcher: dict[str, Any]) -> None
 
 def test_the_head_may_start_workers_and_end_only_them(launcher: dict[str, Any]) -> None:
     statements = json.loads((AWS / "iam" / "launcher-head.json").read_text())["Statement"]
-    by_action = {action: each for each in statements for action in each["Action"]}
+    by_action: dict[str, list[dict[str, Any]]] = {}
+    for each in statements:
+        for action in each["Action"]:
+            by_action.setdefault(action, []).append(each)
     assert not any("*" in action for action in by_action)
-    ends = by_action["ec2:TerminateInstances"]["Condition"]["StringEquals"]
-    assert ends == {"aws:ResourceTag/ray-cluster-name": launcher["cluster_name"]}
-    assert by_action["iam:PassRole"]["Resource"].endswith(":role/line-audit-worker")
+    ours = {"aws:ResourceTag/ray-cluster-name": launcher["cluster_name"]}
+    for action in ("ec2:TerminateInstances", "ec2:StopInstances", "ec2:DeleteTags"):
+        (ends,) = by_action[action]
+        assert ends["Condition"]["StringEquals"] == ours
+    # Whoever may name any machine so may end any machine.
+    names = [each["Condition"]["StringEquals"] for each in by_action["ec2:CreateTags"]]
+    assert names == [{"ec2:CreateAction": "RunInstances"}, ours]
+    (role,) = by_action["iam:PassRole"]
+    assert role["Resource"].endswith(":role/line-audit-worker")

@@ -113,6 +113,14 @@ def test_prometheus_finds_it(any_cluster: Cluster) -> None:
     assert found["kubernetes-ray"] == {(name, 8080) for name in ("head", *workers)}
 
 
+def test_a_driver_is_scraped_after_it_has_ended(any_cluster: Cluster) -> None:
+    audit = yaml.safe_load(any_cluster.one("ConfigMap", "line-audit")["data"]["audit.yaml"])
+    config = yaml.safe_load((ROOT / "cluster" / "monitoring" / "prometheus-kubernetes.yaml").read_text())
+    assert config["global"]["scrape_interval"] == "15s"
+    assert audit["metrics_linger"] >= 2 * 15
+    assert audit["metrics_port"] == 9464 and audit["metrics_host"] == "0.0.0.0"
+
+
 def test_it_is_not_on_a_machine_that_is_taken_away(production: Cluster) -> None:
     spec = production.pods()["exporter"]["spec"]
     (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]

@@ -93,30 +93,40 @@ def test_production_prefers_spot_and_can_do_without(production: Cluster) -> None
     assert demand["template"]["spec"]["nodeSelector"]["karpenter.sh/capacity-type"] == "on-demand"
     for group in (spot, demand):
         assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    for name in ("head", "nightly"):  # what must not be taken away
-        assert production.pods()[name]["spec"]["nodeSelector"] == {"karpenter.sh/capacity-type": "on-demand"}
-    # A spot node that is asked for but never comes must be given up while the audit still waits for it to begin.
+    # A spot node that never comes must be given up while the audit waits, and early enough for one on demand to come.
     env = {each["name"]: each["value"] for each in production.ray["autoscalerOptions"]["env"]}
     given_up = int(env["RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S"])
     assert 600 <= given_up < int(env["RAY_AUTOSCALER_AVAILABILITY_RECOVERY_S"])
+    assert options(production)["node_timeout"] >= given_up + 900
 
 
-def test_every_group_finds_machines(production: Cluster) -> None:
-    pools = {each["metadata"]["name"]: each["spec"] for each in build(KUBERNETES / "karpenter")}
-    for group in production.ray["workerGroupSpecs"]:
-        pod, pool = group["template"]["spec"], pools[f"line-audit-{group['labels']['line-audit/pool']}"]["template"]
-        required = {each["key"]: each["values"] for each in pool["spec"]["requirements"] if each["operator"] == "In"}
-        offered = {**required, **{key: [value] for key, value in pool["metadata"]["labels"].items()}}
-        assert pod["nodeSelector"]["line-audit/pool"] == group["labels"]["line-audit/pool"]
+def machines(pool: str) -> tuple[dict[str, list[str]], list[dict[str, str]]]:
+    """Of a pool for Karpenter, the values that labels of its machines have, and the taints."""
+    pools = {each["metadata"]["name"]: each["spec"]["template"] for each in build(KUBERNETES / "karpenter")}
+    found = pools[f"line-audit-{pool}"]
+    values = {each["key"]: each["values"] for each in found["spec"]["requirements"] if each["operator"] == "In"}
+    return values | {key: [value] for key, value in found["metadata"]["labels"].items()}, found["spec"]["taints"]
+
+
+def test_every_pod_finds_machines(production: Cluster) -> None:
+    pools = {group["groupName"]: group["labels"]["line-audit/pool"] for group in production.ray["workerGroupSpecs"]}
+    for name, pool in {**pools, "head": "head", "nightly": "head"}.items():
+        pod, (offered, taints) = production.pods()[name]["spec"], machines(pool)
+        assert pod["nodeSelector"]["line-audit/pool"] == pool
         for key, value in pod["nodeSelector"].items():
-            assert value in offered[key], (group["groupName"], key)
-        for taint in pool["spec"]["taints"]:
+            assert value in offered[key], (name, key)
+        for taint in taints:
             assert any(
                 each["key"] == taint["key"]
                 and each["effect"] == taint["effect"]
                 and (each["operator"] == "Exists" or each["value"] == taint["value"])
                 for each in pod["tolerations"]
-            ), (group["groupName"], taint)
+            ), (name, taint)
+
+
+def test_machines_of_heads_are_not_taken_away_and_gpus_let_their_device_plugin_in() -> None:
+    assert machines("head")[0]["karpenter.sh/capacity-type"] == ["on-demand"]
+    assert {taint["key"] for taint in machines("models")[1]} == {"nvidia.com/gpu"}  # what the plugin tolerates
 
 
 def test_a_cluster_without_gpus_needs_no_special_machines(dev: Cluster) -> None:

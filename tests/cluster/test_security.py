@@ -137,6 +137,13 @@ def test_the_operator_of_prometheus_finds_the_ports_and_names_the_jobs(productio
     }
 
 
+def test_no_drain_takes_a_head(production: Cluster) -> None:
+    (budget,) = production.all("PodDisruptionBudget")
+    chosen = [n for n, p in production.pods().items() if selects(budget["spec"]["selector"], p["metadata"]["labels"])]
+    assert chosen == ["head"]
+    assert budget["spec"]["minAvailable"] >= 100  # of as many clusters as there may be at once
+
+
 def test_the_bucket_is_written_below_the_output_only() -> None:
     for statement in statements("audit"):
         actions, places = set(listed(statement["Action"])), listed(statement["Resource"])
