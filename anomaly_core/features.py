@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anomaly_core.resnet import RESNET50_TO_LAYER3, BackboneForm, ResNet, check_state
+from anomaly_core.backbone_form import BackboneForm
+from anomaly_core.resnet import RESNET50_TO_LAYER3, ResNet, check_state
 
 __all__ = ["Backbone", "BackboneForm", "assemble", "backbone_state", "load_backbone", "random_backbone_state"]
 
