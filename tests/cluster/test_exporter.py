@@ -121,6 +121,14 @@ def test_a_driver_is_scraped_after_it_has_ended(any_cluster: Cluster) -> None:
     assert audit["metrics_port"] == 9464 and audit["metrics_host"] == "0.0.0.0"
 
 
+def test_waiting_for_machines_is_no_standstill(production: Cluster) -> None:
+    audit = yaml.safe_load(production.one("ConfigMap", "line-audit")["data"]["audit.yaml"])
+    rules = yaml.safe_load((ROOT / "cluster" / "monitoring" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    (stalled,) = (rule["expr"] for rule in rules if rule["alert"] == "LineAuditStalled")
+    (patience,) = re.findall(r"line_audit_run_start_timestamp_seconds > (\d+)", stalled)
+    assert audit["node_timeout"] + 300 <= int(patience)
+
+
 def test_it_is_not_on_a_machine_that_is_taken_away(production: Cluster) -> None:
     spec = production.pods()["exporter"]["spec"]
     (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
