@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
 from anomaly_core.convolution import Convolution, folded
-
-BackboneForm = Literal["v1.5", "v1"]
+from anomaly_core.forms import BackboneForm
 
 
 @dataclass(frozen=True)
