@@ -41,12 +41,13 @@ from anomaly_core.bundle_manifest import (
 )
 from anomaly_core.cae import load_cae
 from anomaly_core.decision import DecisionRule
-from anomaly_core.device import DTYPES, Precision
-from anomaly_core.features import Backbone, BackboneForm, backbone_state, load_backbone
+from anomaly_core.device import DTYPES
+from anomaly_core.features import Backbone, backbone_state, load_backbone
+from anomaly_core.forms import BackboneForm, Precision, ScoreName
 from anomaly_core.known import Known, load_known
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.router import Router, load_router, number_of_classes, router_state
-from anomaly_core.scoring import CategoryScorer, RoutingExtractor, ScoreName
+from anomaly_core.scoring import CategoryScorer, RoutingExtractor
 
 NO_REFERENCES = "the bundle has no reference images: an audit starts without a self-test"
 

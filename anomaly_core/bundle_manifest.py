@@ -11,10 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from anomaly_core.backbone_form import BackboneForm
-from anomaly_core.device import Precision
+from anomaly_core.forms import BackboneForm, Precision, ScoreName
 from anomaly_core.preprocess import MEAN, STD
-from anomaly_core.scoring import ScoreName
 
 ROUTER_FILE = "best_classifier.pth"
 THRESHOLDS_FILE = "thresholds.json"

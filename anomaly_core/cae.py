@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomaly_core.convolution import folded
-from anomaly_core.features import CHANNELS, GRID, LAYER2_CHANNELS, enlarge, pool
+from anomaly_core.features import CHANNELS, LAYER2_CHANNELS, enlarge, pool
+from anomaly_core.forms import GRID
 from anomaly_core.resnet import check_state
 
 LATENT = 100

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomaly_core.cae import CAE, FoldedCAE
-from anomaly_core.device import Precision
-from anomaly_core.features import CHANNELS, GRID, LAYER2_CHANNELS, Layer, assemble, enlarge, pool
+from anomaly_core.features import CHANNELS, LAYER2_CHANNELS, Layer, assemble, enlarge, pool
+from anomaly_core.forms import GRID, Precision
 from anomaly_core.principal import channel_moments, principal_cae
 from anomaly_core.training import Best, Fitted, Progress, Recipe, autocast, batches
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
+
+from anomaly_core.forms import Precision
 
 # Images that go through router and backbone at once. On CPUs so few that what a layer leaves stays in the cache (one
 # core with AMX, bfloat16: 12.2 ms an image with 4, 15.4 with 1, and more with 16); a GPU wants more.
@@ -14,7 +14,6 @@ MICRO_BATCH = {"cpu": 4, "cuda": 32}
 # scores would depend in the fifth digit on what else came with an image. (On a CPU, 4 at once would be 4 % faster.)
 SCORED_AT_ONCE = {"cpu": 1, "cuda": 8}
 
-Precision = Literal["float32", "bfloat16"]
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

@@ -14,14 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from anomaly_core.backbone_form import BackboneForm
+from anomaly_core.forms import GRID, BackboneForm
 from anomaly_core.resnet import RESNET50_TO_LAYER3, ResNet, check_state
 
-__all__ = ["Backbone", "BackboneForm", "assemble", "backbone_state", "load_backbone", "random_backbone_state"]
+__all__ = ["Backbone", "assemble", "backbone_state", "load_backbone", "random_backbone_state"]
 
 LAYER2_CHANNELS, LAYER3_CHANNELS = 512, 1024
 CHANNELS = LAYER2_CHANNELS + LAYER3_CHANNELS
-GRID = 28
 
 
 class Backbone:

@@ -12,7 +12,7 @@ from anomaly_core.bundle import Bundle
 from anomaly_core.bundle_manifest import BundleError, cae_file
 from anomaly_core.calibration import p_value
 from anomaly_core.decision import Decision, is_unknown
-from anomaly_core.device import Precision
+from anomaly_core.forms import Precision
 from anomaly_core.heatmap import heatmap, overlay, relative_map
 from anomaly_core.known import pooled
 from anomaly_core.preprocess import SIZE, Limits, decode

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from anomaly_core.backbone_form import BackboneForm
 from anomaly_core.convolution import Convolution, folded
+from anomaly_core.forms import BackboneForm
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +12,11 @@ from torch.nn import functional as F
 
 from anomaly_core.cae import FoldedCAE
 from anomaly_core.device import MICRO_BATCH, SCORED_AT_ONCE, full_float32
-from anomaly_core.features import GRID, Backbone
+from anomaly_core.features import Backbone
+from anomaly_core.forms import GRID, ScoreName
 from anomaly_core.preprocess import SIZE, normalise
 from anomaly_core.router import Router, route
 
-# Two scores are in use, with thresholds of their own: a bundle names the one it was calibrated with.
-ScoreName = Literal["top10_mean_224", "top10_mean_28"]
 TOP = 10
 
 

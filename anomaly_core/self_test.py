@@ -13,7 +13,7 @@ from PIL import Image
 
 from anomaly_core.bundle import Bundle, load_bundle
 from anomaly_core.bundle_manifest import BUNDLE_FILE, ReferenceImage, sha256
-from anomaly_core.device import Precision
+from anomaly_core.forms import Precision
 from anomaly_core.preprocess import Preprocessing, decode
 from anomaly_core.scoring import CategoryScorer, RoutingExtractor
 

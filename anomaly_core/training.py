@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from anomaly_core.calibration import MEAN_PLUS_3SIGMA
-from anomaly_core.device import DTYPES, MICRO_BATCH, Precision
+from anomaly_core.device import DTYPES, MICRO_BATCH
 from anomaly_core.features import Backbone
+from anomaly_core.forms import Precision
 from anomaly_core.preprocess import normalise
 from anomaly_core.router import build_router, pretrained_router, route
 

@@ -12,8 +12,8 @@ from anomaly_core.bundle_manifest import (
     BundleManifest,
     bundle_files,
 )
-from anomaly_core.device import Precision, resolve_precision
-from anomaly_core.features import BackboneForm
+from anomaly_core.device import resolve_precision
+from anomaly_core.forms import BackboneForm, Precision
 from jobs.storage import listing, read_bytes
 from jobs.uris import join
 from jobs.weights import WeightsError, backbone_weights

@@ -46,17 +46,18 @@ def table_of_verdicts(name: str, data: bytes) -> dict[str, Truth]:
 @dataclass(frozen=True)
 class Queue:
     """A queue as it was drawn. passed: parts that passed in this version of the run's results; sample: image_ids of
-    those of them that were drawn at random."""
+    those of them that were drawn at random; images: all image_ids of the queue."""
 
     run_id: str
     version: int
     passed: int
     sample: frozenset[str]
+    images: frozenset[str]
 
 
 def read_queue(name: str, data: bytes) -> Queue:
     """What a queue says of its random sample. Raises AuditError naming the file, the line and the remedy."""
-    drawn, sample = set(), set()
+    drawn, sample, images = set(), set(), set()
     for line, row in _rows(name, data, ("image_id", "random", "run_id", "version", "passed")):
         if row["random"].lower() not in BOOLEANS or not (row["version"] + row["passed"]).isdecimal():
             said = ", ".join(row[column][:20] for column in ("random", "version", "passed"))
@@ -64,12 +65,13 @@ def read_queue(name: str, data: bytes) -> Queue:
                 exits.USAGE,
                 f"{name}, line {line}: random, version and passed are {said}; they were true or false and two numbers",
             )
+        images.add(row["image_id"])
         drawn.add((row["run_id"], int(row["version"]), int(row["passed"])))
         if BOOLEANS[row["random"].lower()]:
             sample.add(row["image_id"])
     if len(drawn) != 1:
         raise AuditError(exits.USAGE, f"{name}: a queue has rows, all with one run_id, version and passed")
-    return Queue(*drawn.pop(), frozenset(sample))
+    return Queue(*drawn.pop(), frozenset(sample), frozenset(images))
 
 
 def _rows(name: str, data: bytes, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -9,7 +9,8 @@ from http.client import HTTPException
 
 import torch
 
-from anomaly_core.features import BackboneForm, backbone_state
+from anomaly_core.features import backbone_state
+from anomaly_core.forms import BackboneForm
 from anomaly_core.router import router_state
 from jobs.storage import exists, read_bytes
 

@@ -26,8 +26,8 @@ from anomaly_core.bundle_manifest import (
     sha256,
 )
 from anomaly_core.cae import CAE
-from anomaly_core.device import Precision
-from anomaly_core.features import BackboneForm, load_backbone, random_backbone_state
+from anomaly_core.features import load_backbone, random_backbone_state
+from anomaly_core.forms import BackboneForm, Precision
 from anomaly_core.known import LEAST, fit_known, pooled
 from anomaly_core.preprocess import normalise
 from anomaly_core.router import build_router

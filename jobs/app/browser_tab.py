@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from jobs.app.among import ALL, QUEUES, VERDICTS
 from jobs.app.browsing import NOTHING, Browsing
 from jobs.app.detail import HEADINGS, OPACITY, WIDTHS
 from jobs.app.opacity import opacity_slider
@@ -34,6 +35,11 @@ def browser_tab(blocks: gr.Blocks, runs: Runs) -> None:
                     gr.Dropdown([], label=c.capitalize(), multiselect=True, min_width=180, elem_id=f"la-{c}")
                     for c in FILTERS
                 ]
+            with gr.Row():
+                queue = gr.Dropdown(list(QUEUES.items()), value=ALL, label="Review", min_width=180, elem_id="la-queue")
+                verdict = gr.Dropdown(
+                    list(VERDICTS.items()), value=ALL, label="Verdict", min_width=180, elem_id="la-verdict"
+                )
             counted = gr.HTML(elem_id="la-counted")
             rows = _list("Rows", LIST_PIXELS, "la-rows-list")
             with gr.Row():
@@ -56,8 +62,9 @@ def browser_tab(blocks: gr.Blocks, runs: Runs) -> None:
                     provenance = gr.HTML(elem_id="la-provenance")
 
     private: dict[str, Any] = {"api_visibility": "private"}
-    opened = [run, summary, *filters]
-    page: dict[str, Any] = {"inputs": [run, number, *filters], "outputs": [rows, counted, number], **private}
+    chosen_by = [queue, verdict, *filters]
+    opened = [run, summary, *chosen_by]
+    page: dict[str, Any] = {"inputs": [run, number, *chosen_by], "outputs": [rows, counted, number], **private}
 
     def first() -> int:
         return 1
@@ -71,7 +78,7 @@ def browser_tab(blocks: gr.Blocks, runs: Runs) -> None:
     open_and_show(again.click(events.begin, None, [run_date, name], **private))
     open_and_show(run_date.input(events.choose_date, run_date, name, **private))
     open_and_show(name.input(None, None, None, **private))
-    for one in filters:
+    for one in chosen_by:
         one.input(first, None, number, **private).then(events.show, **page)
     back.click(events.turn(-1), number, number, **private).then(events.show, **page)
     on.click(events.turn(1), number, number, **private).then(events.show, **page)

@@ -11,6 +11,7 @@ import gradio as gr
 from pydantic import BaseModel, Field, ValidationError
 
 from jobs.app import detail, recording
+from jobs.app.among import ALL, among
 from jobs.app.evidence import evidence
 from jobs.app.markup import html
 from jobs.app.recording import Recorder
@@ -83,20 +84,22 @@ class Browsing:
 
     @told
     def open(self, run_date: str | None, name: str | None) -> tuple[Any, ...]:
-        """The run, a line about it, and the values of each filter."""
+        """The run, a line about it, all rows by queue and verdict, and the values of each filter."""
         if not run_date or not name:
             empty = [gr.Dropdown(choices=[], value=[]) for _ in FILTERS]
-            return None, html("lines", lines=["No committed run is chosen."]), *empty
+            return None, html("lines", lines=["No committed run is chosen."]), ALL, ALL, *empty
         run = self.runs.open(run_date, name)
         run.log.refresh()
         found = [
             gr.Dropdown(choices=[_choice(value) for value in choices(run.connection, column)], value=[])
             for column in FILTERS
         ]
-        return run.name, detail.summary(run), *found
+        return run.name, detail.summary(run), ALL, ALL, *found
 
     @told
-    def show(self, name: RunName | None, number: float | None, *filters: list[str]) -> tuple[Any, str, int]:
+    def show(
+        self, name: RunName | None, number: float | None, queue: str | None, verdict: str | None, *filters: list[str]
+    ) -> tuple[Any, str, int]:
         """A page of rows, what it is one of, and its number."""
         if name is None:
             return [], html("lines", lines=[""]), 1
@@ -105,7 +108,7 @@ class Browsing:
             column: [None if value == _NONE else value.removeprefix(_SOME) for value in values]
             for column, values in zip(FILTERS, filters, strict=True)
         }
-        found = page(run.connection, wanted, int(number or 1))
+        found = page(run.connection, wanted, int(number or 1), among(run, queue, verdict))
         first = (found.number - 1) * PAGE_ROWS
         said = "No row is like that."
         if found.rows:

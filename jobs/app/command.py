@@ -10,7 +10,7 @@ from rich.text import Text
 
 from anomaly_core.bundle_manifest import BundleError
 from anomaly_core.device import resolve_device
-from anomaly_core.features import BackboneForm
+from anomaly_core.forms import BackboneForm
 from anomaly_core.inspector import Inspector
 from jobs.app.page import build
 from jobs.app.password import password_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,14 @@ Filters = Mapping[str, Sequence[str | None]]
 
 
 @dataclass(frozen=True)
+class Among:
+    """Rows by what is known of their images elsewhere: those of ``images``, or all others. Failed rows are neither."""
+
+    images: Collection[str]
+    others: bool = False
+
+
+@dataclass(frozen=True)
 class Page:
     """Rows of one page. total: rows that the filters leave; number: of the page, from 1; pages: how many there are."""
 
@@ -58,9 +66,10 @@ def choices(connection: duckdb.DuckDBPyConnection, column: str) -> list[str | No
     return [value for (value,) in found.fetchall()]
 
 
-def page(connection: duckdb.DuckDBPyConnection, filters: Filters, number: int) -> Page:
-    """A page of the rows that the filters leave, worst first; the nearest one if there is none of that number."""
-    where, values = _where(filters)
+def page(connection: duckdb.DuckDBPyConnection, filters: Filters, number: int, among: Sequence[Among] = ()) -> Page:
+    """A page of the rows that the filters leave, and each of ``among``, worst first; the nearest one if there is none
+    of that number."""
+    where, values = _where(filters, among)
     cursor = connection.cursor()
     (total,) = _one(cursor.execute(f"SELECT count(*) FROM ranked{where}", values))
     pages = max(1, -(-total // PAGE_ROWS))
@@ -88,9 +97,9 @@ def neighbours(connection: duckdb.DuckDBPyConnection, row: int, category: str | 
     return found
 
 
-def _where(filters: Filters) -> tuple[str, list[str]]:
+def _where(filters: Filters, among: Sequence[Among]) -> tuple[str, list[object]]:
     """The condition, and what its question marks stand for."""
-    conditions, values = [], list[str]()
+    conditions, values = [], list[object]()
     for column in FILTERS:
         wanted = filters.get(column) or ()
         given = [value for value in wanted if value is not None]
@@ -99,6 +108,9 @@ def _where(filters: Filters) -> tuple[str, list[str]]:
         if either:
             conditions.append(f"({' OR '.join(either)})")
             values += given
+    for one in among:
+        conditions.append(f"decision <> 'failed' AND image_id {'NOT ' if one.others else ''}IN (SELECT unnest(?))")
+        values.append(list(one.images))
     return (f" WHERE {' AND '.join(conditions)}" if conditions else ""), values
 
 

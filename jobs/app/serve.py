@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from starlette.middleware import Middleware
 
 from anomaly_core.preprocess import Limits
 from jobs.app.guard import Guard
+from jobs.audit import exits
+from jobs.audit.exits import AuditError
 
 THREADS = 16
 WAITING = 64  # events of all users together; who comes later is told so
@@ -45,7 +48,8 @@ def is_loopback(host: str) -> bool:
 
 
 def launch(blocks: gr.Blocks, host: str, port: int, login: Login | None = None) -> str:
-    """Serve in threads and return the URL. port 0 takes any free one. Raises OSError if it cannot listen there."""
+    """Serve in threads and return the URL. port 0 takes any free one. Raises OSError if it cannot listen there,
+    AuditError if it listens but does not answer."""
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
     address = host.strip("[]")
     for remaining in reversed(range(PORTS if port == 0 else 1)):
@@ -66,6 +70,20 @@ def free_port(address: str, port: int) -> int:
 
 def _launch(blocks: gr.Blocks, address: str, port: int, login: Login | None) -> str:
     here = is_loopback if login is None and is_loopback(address) else None
+    try:
+        return _started(blocks, address, port, login, here)
+    except ValueError as error:  # Gradio has asked its own page for an answer, several times
+        blocks.close(verbose=False)
+        raise AuditError(
+            exits.FAILED,
+            f"the page does not answer at {address}:{port}: this machine is too busy (try again), or a proxy stands "
+            "before it (set NO_PROXY=localhost,127.0.0.1)",
+        ) from error
+
+
+def _started(
+    blocks: gr.Blocks, address: str, port: int, login: Login | None, here: Callable[[str], bool] | None
+) -> str:
     started = blocks.launch(
         server_name=f"[{address}]" if ":" in address else address,
         server_port=port,

@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 
 from jobs.audit.digests import DigestList
 from jobs.audit.exits import FAILED, USAGE, AuditError
-from jobs.audit.record import FileDigest, Published, RunFolder, RunRecord
+from jobs.audit.record import FileDigest, Published, RunFolder, RunRecord, shard_name
 from jobs.audit.results import DAMAGE, DUPLICATE_SQL, RESERVED, as_current, file_metadata, result_schema
 from jobs.audit.review import write_queue
-from jobs.audit.write import shard_name
 from jobs.storage import delete, read_bytes, scratch, upload
 from jobs.uris import below, join
 from manifests.freeze import FrozenManifest

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from anomaly_core.backbone_form import BackboneForm
+from anomaly_core.forms import BackboneForm
 from jobs.access import AllowList
 from jobs.audit.grace import SUBMITTED
 from jobs.manifest.sources import SOURCE_FORMATS, SourceOptions

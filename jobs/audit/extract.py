@@ -18,7 +18,7 @@ import torch
 from anomaly_core.bundle import Bundle
 from anomaly_core.calibration import p_value
 from anomaly_core.decision import UNKNOWN_CATEGORY, DecisionRule, is_unknown
-from anomaly_core.device import Precision
+from anomaly_core.forms import Precision
 from anomaly_core.known import Known, pooled
 from anomaly_core.preprocess import SIZE
 from jobs.audit.figures import Meter, ProcessorTime, Spent

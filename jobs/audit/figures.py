@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
-import ray
-
 LOADING = ("load", "write")  # stages of the nodes for loading
 FULL = 0.85  # of a resource in use: it is what limits
 # Of a shard's time with an extractor that is not busy, spent on waiting for scorers: they limit.
@@ -47,6 +45,8 @@ class Spent:
 @cache
 def this_node() -> str:
     """The first digits of the id of the Ray node that this process runs on; empty outside Ray."""
+    import ray  # here: reports and comparisons name its figures, and need no Ray
+
     return ray.get_runtime_context().get_node_id()[:NODE_DIGITS] if ray.is_initialized() else ""
 
 

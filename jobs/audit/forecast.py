@@ -12,7 +12,7 @@ import ray
 import torch
 
 from anomaly_core.bundle import Bundle
-from anomaly_core.device import Precision
+from anomaly_core.forms import Precision
 from anomaly_core.preprocess import ImageError, Limits, decode
 from jobs.audit import exits
 from jobs.audit.config import AuditConfig

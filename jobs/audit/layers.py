@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from anomaly_core.device import Precision
+from anomaly_core.forms import Precision
 
 
 def pack(layer: torch.Tensor) -> npt.NDArray[Any]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from anomaly_core.bundle import Bundle
 from jobs.access import NotAllowed
@@ -20,20 +15,17 @@ from jobs.audit.exits import SELF_TEST, USAGE, AuditError, NothingNew
 from jobs.audit.extract import DECIDED
 from jobs.audit.load import LOADED
 from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record, run_dates
-from jobs.audit.results import DAMAGE, RESERVED
+from jobs.audit.results import RESERVED
 from jobs.audit.since import resolve_since
-from jobs.audit.write import shard_name
 from jobs.machine import cpu_name
 from jobs.manifest.left_out import told
 from jobs.manifest.sources import Source, digest_of, freeze_sources
-from jobs.storage import exists, listing, reading, scratch, upload
+from jobs.storage import exists, listing, scratch, upload
 from jobs.uris import join
 from manifests.filters import Filters, parse_sample
 from manifests.freeze import FrozenManifest, read_shard
 from manifests.schema import ManifestError, NothingLeft
 
-# A footer has a hundred bytes or more a column; most are read at once.
-FOOTER_BYTES = 2**16
 # Names that the stages use between them, and the views of line-audit sql; a manifest must not bring its own.
 _INTERNAL = frozenset(f.name for f in (*LOADED, *DECIDED)) | {"problem_code", "problem_message", "line_audit_file"}
 TAKEN = RESERVED | _INTERNAL  # what no further column of a manifest may be called
@@ -207,39 +199,6 @@ def source_warning(config: AuditConfig, record: RunRecord) -> list[str]:
     if digest is None or digest == record.source_sha256:
         return []
     return ["the manifest was changed since this run began; the run goes on with the frozen one"]
-
-
-def missing_shards(folder: RunFolder, record: RunRecord, frozen: FrozenManifest) -> tuple[int, ...]:
-    """The shards without a file. A file that is not of this run, or not whole, counts as missing."""
-    present = {entry.relative_path for entry in listing(folder.shards)}
-    there = [shard for shard in frozen.shards if shard_name(shard.index) in present]
-    with ThreadPoolExecutor(16) as pool:
-        good = pool.map(lambda shard: _is_good(folder, record, shard.index, shard.rows), there)
-        done = {shard.index for shard, ok in zip(there, good, strict=True) if ok}
-    return tuple(shard.index for shard in frozen.shards if shard.index not in done)
-
-
-def _is_good(folder: RunFolder, record: RunRecord, shard: int, rows: int) -> bool:
-    data = _footer(join(folder.shards, shard_name(shard)))
-    try:
-        footer = pq.read_metadata(pa.BufferReader(data))
-    except DAMAGE:  # apart from the reading: an OSError of the storage says nothing of the file
-        return False
-    metadata = footer.metadata or {}
-    return footer.num_rows == rows and metadata.get(b"line_audit.fingerprint") == record.fingerprint.encode()
-
-
-def _footer(uri: str) -> bytes:
-    """The end of a Parquet file: its footer, whose length stands before the last four bytes."""
-    with reading(uri) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - FOOTER_BYTES))
-        data = file.read()
-        length = int.from_bytes(data[-8:-4], "little") + 8
-        if length > len(data):
-            file.seek(max(0, size - length))
-            data = file.read()
-        return data
 
 
 def _check_allowed(config: AuditConfig, part: Path) -> None:

@@ -204,6 +204,11 @@ def read_record(folder: RunFolder) -> RunRecord | None:
         ) from error
 
 
+def shard_name(shard: int) -> str:
+    """The file of a shard: it depends on the shard only, so a retry overwrites its own file."""
+    return f"shard-{shard:06d}.parquet"
+
+
 def fingerprint(parts: dict[str, Any]) -> str:
     """SHA-256 over everything that changes a result."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -212,7 +217,7 @@ def fingerprint(parts: dict[str, Any]) -> str:
 @cache
 def code_version() -> dict[str, str]:
     """The code that makes the results: digest of our sources, and versions of the libraries that touch pixels."""
-    import torch  # not for those who only read records, as the exporter
+    import torch  # here: most commands read records and need no torch, which takes seconds to import
 
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()

@@ -17,8 +17,7 @@ from jobs.audit.self_test import Found
 from jobs.audit.stall import Movement
 
 if TYPE_CHECKING:
-    from anomaly_core.device import Precision
-    from anomaly_core.scoring import ScoreName
+    from anomaly_core.forms import Precision, ScoreName
 
 # A scorer that dies is started again and its calls repeated: they have no effect but their answer.
 RESTARTS = 3

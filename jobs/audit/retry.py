@@ -17,17 +17,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from anomaly_core.bundle import Bundle
-from anomaly_core.device import Precision
+from anomaly_core.forms import Precision
 from jobs.audit.commit import commit
 from jobs.audit.committed import committed, retries, run_folder
 from jobs.audit.config import AuditConfig
 from jobs.audit.errors import PASSING
 from jobs.audit.lock import RunLock
-from jobs.audit.plan import Plan, check_same, missing_shards, parts_of, upload_parts
+from jobs.audit.plan import Plan, check_same, parts_of, upload_parts
 from jobs.audit.proofs import Earlier
 from jobs.audit.record import RunFolder, RunRecord, Unfinished, now
 from jobs.audit.redecide import redecide
 from jobs.audit.run import Outcome, judged, on_cluster, opened, tidy
+from jobs.audit.shards import missing_shards
 from jobs.audit.watcher import Watcher
 from jobs.audit.work import work
 from jobs.report.at_commit import report_at_commit

@@ -12,7 +12,7 @@ from typing import Any
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.bundle_manifest import BundleError
-from anomaly_core.device import Precision
+from anomaly_core.forms import Precision
 from jobs.audit import exits
 from jobs.audit.commit import commit
 from jobs.audit.committed import retries
@@ -27,13 +27,13 @@ from jobs.audit.plan import (
     check_same,
     choose_folder,
     freeze_manifest,
-    missing_shards,
     new_run,
     parts_of,
     source_warning,
 )
 from jobs.audit.record import RunFolder, RunRecord, now
 from jobs.audit.redecide import redecide
+from jobs.audit.shards import missing_shards
 from jobs.audit.stages import cluster_device
 from jobs.audit.watcher import Watcher
 from jobs.audit.work import work

@@ -9,7 +9,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from anomaly_core.bundle import Bundle
-from anomaly_core.device import Precision
+from anomaly_core.forms import Precision
 from anomaly_core.preprocess import Limits
 from jobs.audit import exits
 from jobs.audit.config import AuditConfig
@@ -20,13 +20,14 @@ from jobs.audit.placement import Placement, Wanted, await_nodes, placement
 from jobs.audit.plan import Plan
 from jobs.audit.proofs import Earlier, Image, images_read
 from jobs.audit.receipt import Receipt
+from jobs.audit.record import shard_name
 from jobs.audit.registry import Registry, ScorerSettings
 from jobs.audit.render import RenderSettings
 from jobs.audit.self_test import passed
 from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, divide, machine
 from jobs.audit.stall import Movement, watched
 from jobs.audit.watcher import Watcher
-from jobs.audit.write import WriteSettings, shard_name
+from jobs.audit.write import WriteSettings
 from jobs.cluster_session import joins_cluster, ray_session, store_bytes
 from jobs.monitoring.logs import for_workers
 from jobs.uris import join

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from jobs.audit.figures import Meter
 from jobs.audit.orphans import end_with_parent
 from jobs.audit.receipt import Receipt
+from jobs.audit.record import shard_name
 from jobs.audit.render import RenderSettings, render
 from jobs.audit.results import file_metadata, shard_schema
 from jobs.monitoring.logs import LogSettings, log_as
@@ -35,11 +36,6 @@ class WriteSettings:
     bundle_digest: str
     render: RenderSettings
     log: LogSettings | None = None
-
-
-def shard_name(shard: int) -> str:
-    """The file of a shard: it depends on the shard only, so a retry overwrites its own file."""
-    return f"shard-{shard:06d}.parquet"
 
 
 class Write:

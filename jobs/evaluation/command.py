@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.device import resolve_device
-from anomaly_core.features import BackboneForm
+from anomaly_core.forms import BackboneForm
 from jobs.audit import exits
 from jobs.bundles import read_bundle, run_precision
 from jobs.evaluation.figures import Evaluation, evaluate

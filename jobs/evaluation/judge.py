@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.decision import Decision, DecisionRule
-from anomaly_core.device import Precision
+from anomaly_core.forms import Precision
 from anomaly_core.known import pooled
 from anomaly_core.preprocess import ImageError, Preprocessing, decode
 from anomaly_core.scoring import CategoryScorer, Routed, Scored

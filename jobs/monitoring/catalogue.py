@@ -120,7 +120,7 @@ RESULTS = (
     _gauge("line_audit_last_run_cost", "cost, in the currency of --price, of that start", "name"),
     _gauge("line_audit_last_run_stage_seconds", "seconds of work over all processes, of that start", "name", "stage"),
     _gauge("line_audit_last_run_report", "1 if the published version has a report, else 0", "name"),
-    _gauge("line_audit_last_run_verdict", "verdict of the report: 0 quiet, 1 watch, 2 alarm", "name"),
+    _gauge("line_audit_last_run_verdict", "verdict of the report: -1 unknown, 0 quiet, 1 watch, 2 alarm", "name"),
     _gauge(
         "line_audit_last_run_drift",
         "how scores have moved, the worse of both references: 0 none, 1 watch, 2 drift; line is (all) for all lines",

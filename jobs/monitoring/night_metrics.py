@@ -12,9 +12,10 @@ from jobs.monitoring.catalogue import DIGITS, Exposition
 from jobs.monitoring.nights import Night, Nights, Unfinished, begun_at, ended_at
 from jobs.report.findings import Findings
 from jobs.report.names import shown
+from jobs.report.verdict import Verdict
 from manifests.secrets import redacted
 
-VERDICTS = ("quiet", "watch", "alarm")
+VERDICTS: dict[Verdict, int] = {"unknown": -1, "quiet": 0, "watch": 1, "alarm": 2}
 MOST_DRIFTS = 200
 ALL_LINES = "(all)"
 
@@ -54,7 +55,7 @@ def _add_last(found: Exposition, name: str, last: Night) -> None:
         found.add("line_audit_last_run_stage_seconds", spent["seconds"], name, stage)
     found.add("line_audit_last_run_report", last.findings is not None, name)
     if last.findings is not None:
-        found.add("line_audit_last_run_verdict", VERDICTS.index(last.findings.verdict), name)
+        found.add("line_audit_last_run_verdict", VERDICTS[last.findings.verdict], name)
         for (category, line), rank in _drifts(last.findings):
             found.add("line_audit_last_run_drift", rank, name, category, line)
 

@@ -75,8 +75,9 @@ class Message(BaseModel):
     @property
     def is_problem(self) -> bool:
         """Whether somebody should do something: it failed, is beyond its error budget, or the report says so; or there
-        is no report, so that nobody knows."""
-        return self.exit_code != exits.COMMITTED or (self.event == "finished" and self.verdict != "quiet")
+        is no report, so that nobody knows. A first night that has nothing to be held against is none."""
+        fine = ("quiet", "unknown")
+        return self.exit_code != exits.COMMITTED or (self.event == "finished" and self.verdict not in fine)
 
     @field_validator("text", "exit_reason", "sentences", "links")
     @classmethod
@@ -101,7 +102,7 @@ def finished(command: str, folder: RunFolder, record: RunRecord, code: int) -> M
     sentences = (problem,) if found is None else found.sentences
     told = [f"{images:,} images", *(f"{count:,} {name}" for name, count in counted.items())]
     told += [f"{duplicates:,} duplicate rows"] if duplicates else []
-    verdict = found.verdict if found else "no report"
+    verdict = "no report" if found is None else "cannot tell yet" if found.verdict == "unknown" else found.verdict
     head = f"Line Audit {record.run_id}: {verdict}. {', '.join(told)}."
     timings = _timings(command, record)
     return Message(

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import duckdb
 
-QUIT = ("\\q", "exit", "quit")
+QUIT = ("\\q", "\\quit", ".quit", ".exit", ".q", "exit", "quit")
 # What DuckDB says of a text that goes on.
 _UNFINISHED = ("unterminated",)
 

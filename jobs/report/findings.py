@@ -26,7 +26,8 @@ class Findings(BaseModel):
     """The content of report.json.
 
     verdict: ``alarm`` if scores drift, a rate calls alarm or the error budget is exceeded; ``watch`` if any of them is
-    to be watched; else ``quiet``. sentences: the same for people, the worst first.
+    to be watched; else ``quiet``, or ``unknown`` if nothing could be compared at all. sentences: the same for people,
+    the worst first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,14 +52,16 @@ def findings(
     found = rates.judged(night, earlier, rates.series(night, earlier))
     drift = shifts.judged(night, earlier, calibration, why_no_calibration)
     over = record.exit_code == exits.BUDGET_EXCEEDED
-    verdict: Verdict = "quiet"
+    verdict: Verdict = "quiet" if found.by_chance or drift.compared else "unknown"
     if over or found.verdict == "alarm" or drift.verdict == "drift":
         verdict = "alarm"
     elif found.verdict == "watch" or drift.verdict == "watch":
         verdict = "watch"
     sentences = [*_budget(record, over), *_silent(found), *_drift(drift), *_rates(found)]
-    if verdict == "quiet" and (found.by_chance or drift.compared):
+    if verdict == "quiet":
         sentences.insert(0, "Nothing unusual.")
+    if verdict == "unknown":
+        sentences.insert(0, "Nothing could be compared, so whether the night was usual cannot be told.")
     if found.nights < NIGHTS_NEEDED:
         sentences.append(
             f"There are {found.nights} earlier nights of this name, too few to say what is usual ({NIGHTS_NEEDED} are "

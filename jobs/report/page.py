@@ -25,7 +25,7 @@ from jobs.storage import read_bytes
 from jobs.storage_errors import StorageAccessError
 
 MOST_PANELS = 9  # control charts: of all images, and of groups that are outside
-VERDICTS = {"quiet": "quiet", "watch": "to watch", "alarm": "alarm"}
+VERDICTS = {"unknown": "cannot tell yet", "quiet": "quiet", "watch": "to watch", "alarm": "alarm"}
 
 
 def page(

@@ -4,4 +4,5 @@ from __future__ import annotations
 
 from typing import Literal
 
-Verdict = Literal["quiet", "watch", "alarm"]
+# unknown: there was nothing yet to hold the night against.
+Verdict = Literal["unknown", "quiet", "watch", "alarm"]

@@ -76,6 +76,7 @@ def _told(row: PublishedRow) -> Iterator[tuple[str, str]]:
     yield "image_id", row.image_id
     yield "uri", _text(row.uri)
     yield "line", _text(row.line)
+    yield "camera", _text(row.camera)
     yield "captured_at", "-" if row.captured_at is None else row.captured_at.isoformat()
     yield "decision", row.decision + (f" ({row.decision_reason})" if row.decision_reason else "")
     if row.status == "failed":

@@ -9,13 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anomaly_core.features import GRID
+from anomaly_core.forms import GRID
 from jobs.audit import exits
 from jobs.audit.committed import retries
 from jobs.audit.exits import AuditError
-from jobs.audit.record import RunFolder, RunRecord
+from jobs.audit.record import RunFolder, RunRecord, shard_name
 from jobs.audit.results import DAMAGE
-from jobs.audit.write import shard_name
 from jobs.database import results_database, table_name
 from jobs.show.rows import PublishedRow
 from jobs.storage import read_bytes

@@ -20,6 +20,7 @@ from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.record import RunRecord
 from jobs.show.rows import PublishedRow
 from jobs.storage import exists, read_bytes, write_bytes
+from jobs.storage_errors import StorageAccessError
 from jobs.uris import join, normal
 from manifests.schema import printable
 
@@ -101,11 +102,13 @@ def turned_upright(record: RunRecord, bundle: str | None) -> bool:
 
 def scored_bytes(row: PublishedRow, record: RunRecord) -> bytes:
     """The bytes of the image, read by the rules of the run, if they are those that were scored; of a failed row, that
-    are there now. Raises ImageUnavailable, StorageAccessError."""
+    are there now. Raises ImageUnavailable, also if the storage refuses."""
     settings = record.parts["settings"]
     allowed = AllowList.of(record.manifest, settings["allow"], settings.get("also", ()))
     try:
         data = fetch(row.uri or "", allowed, settings["max_bytes"], row.version_id).data
+    except StorageAccessError as error:
+        raise ImageUnavailable(printable(f"the image cannot be had: {error}", 500)) from None
     except FetchError as error:
         raise ImageUnavailable(printable(f"the image cannot be had ({error.code}: {error.message})")) from error
     if row.sha256 is not None and hashlib.sha256(data).hexdigest() != row.sha256:

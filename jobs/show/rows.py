@@ -33,6 +33,7 @@ class PublishedRow:
     sha256: str | None
     captured_at: datetime | None
     line: str | None
+    camera: str | None
     status: str
     error_stage: str | None
     error_code: str | None

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from anomaly_core.calibration import ThresholdRule
-from anomaly_core.features import BackboneForm
+from anomaly_core.forms import BackboneForm
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.training import RECIPES, Recipe
 from jobs.uris import normal

@@ -27,12 +27,13 @@ from anomaly_core.bundle_manifest import (
 from anomaly_core.cae import load_cae
 from anomaly_core.cae_training import fit_cae, residual_weights
 from anomaly_core.calibration import ThresholdRule
-from anomaly_core.device import DTYPES, Precision
-from anomaly_core.features import GRID, LAYER2_CHANNELS, LAYER3_CHANNELS, BackboneForm, Chosen, load_backbone
+from anomaly_core.device import DTYPES
+from anomaly_core.features import LAYER2_CHANNELS, LAYER3_CHANNELS, Chosen, load_backbone
+from anomaly_core.forms import GRID, BackboneForm, Precision, ScoreName
 from anomaly_core.known import pooled
 from anomaly_core.preprocess import Preprocessing, normalise
 from anomaly_core.router import load_router
-from anomaly_core.scoring import CategoryScorer, ScoreName
+from anomaly_core.scoring import CategoryScorer
 from anomaly_core.training import Fitted, Progress, Recipe, extract_layers, fit_router, parted, split
 from jobs.storage import read_bytes, scratch, write_bytes
 from jobs.training.images import TrainingImages, decode_images

@@ -11,9 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.audit.plan import missing_shards
-from jobs.audit.record import FileDigest, RunFolder, RunRecord
-from jobs.audit.write import shard_name
+from jobs.audit.record import FileDigest, RunFolder, RunRecord, shard_name
+from jobs.audit.shards import missing_shards
 from jobs.storage import download, read_bytes
 from jobs.uris import is_local, join, path_of
 from jobs.verify.check import EXAMPLES, Check, named

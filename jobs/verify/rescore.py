@@ -17,6 +17,7 @@ from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.record import RunRecord, code_version
 from jobs.audit.rethreshold import thresholds_of
 from jobs.machine import cpu_name
+from jobs.storage_errors import StorageAccessError
 from jobs.verify.check import EXAMPLES, Check, named
 from manifests.schema import printable
 
@@ -37,6 +38,7 @@ class _Tally:
     changed: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    refused: str | None = None
 
 
 def rescore(
@@ -44,8 +46,8 @@ def rescore(
 ) -> Check:
     """Score ``sample`` random images of the view ``rows`` again, as the run did.
 
-    An image that was overwritten or deleted since the run is no fault of the run: it is told apart. Raises
-    StorageAccessError.
+    An image that was overwritten or deleted since the run is no fault of the run: it is told apart, and
+    so is a storage that refuses us: the run may be a copy.
     """
     found = connection.execute(_SAMPLE, [str(seed), sample])
     names = [column[0] for column in found.description or ()]
@@ -54,7 +56,11 @@ def rescore(
     tally = _Tally()
     thresholds = thresholds_of(record, bundle)
     for row in rows:
-        _compare(row, record, inspector, thresholds, tally)
+        try:
+            _compare(row, record, inspector, thresholds, tally)
+        except StorageAccessError as error:
+            tally.refused = printable(str(error), 300)
+            break
     return _told(tally, len(rows), _differences(record, device))
 
 
@@ -96,6 +102,8 @@ def _told(tally: _Tally, sampled: int, differences: list[str]) -> Check:
         aside.append(f"{named(len(tally.changed), 'image')} changed since the run")
     if tally.gone:
         aside.append(f"{named(len(tally.gone), 'image')} could not be had")
+    if tally.refused:
+        aside.append(tally.refused)
     apart = "".join(f"; {text}" for text in (*aside, *differences))
     if tally.wrong:
         said = f"{named(len(tally.wrong), 'image')} of {tally.compared} rescored differ from what was stored{apart}"

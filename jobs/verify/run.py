@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
-from anomaly_core.bundle import Bundle
-from anomaly_core.device import resolve_device
-from anomaly_core.features import BackboneForm
+from anomaly_core.forms import BackboneForm
 from jobs.audit import exits
 from jobs.audit.commit import database
 from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder, RunRecord, Unfinished, fingerprint, read_record
-from jobs.bundles import read_bundle
 from jobs.storage import exists, scratch
+from jobs.storage_errors import StorageAccessError
 from jobs.uris import normal
 from jobs.verify import files, table
 from jobs.verify.check import Check, readable
-from jobs.verify.rescore import rescore
 from manifests.freeze import FrozenManifest
+
+if TYPE_CHECKING:
+    from anomaly_core.bundle import Bundle
+
+_OTHERWISE = "name a copy of it with --bundle, or leave out rescoring with --sample 0"
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,6 @@ def verify(settings: Settings) -> Report:
     """
     try:
         folder = RunFolder.at(settings.run)
-        device = resolve_device(settings.device)
         record = read_record(folder)
     except ValueError as error:
         raise AuditError(exits.USAGE, str(error)) from error
@@ -72,11 +74,23 @@ def verify(settings: Settings) -> Report:
         raise AuditError(
             exits.USAGE, f"run {record.run_id} is not committed ({record.state}): its audit command finishes it"
         )
-    frozen = _frozen(folder, record)
+    frozen, device = _frozen(folder, record), _device(settings)
     checks = [_record(folder, record, committed)]
     with scratch() as local:
         checks += _checks(settings, folder, record, frozen, device, local)
     return Report(record.run_id, folder.uri, tuple(checks))
+
+
+def _device(settings: Settings) -> str:
+    """Where images are scored again. Raises AuditError."""
+    if not settings.sample:
+        return settings.device
+    from anomaly_core.device import resolve_device  # here: torch takes seconds to import, and is not always needed
+
+    try:
+        return resolve_device(settings.device)
+    except ValueError as error:
+        raise AuditError(exits.USAGE, str(error)) from error
 
 
 def _frozen(folder: RunFolder, record: RunRecord) -> FrozenManifest:
@@ -134,6 +148,8 @@ def _checks(
         yield readable("counts", lambda: table.counts(connection, record))
         yield readable("pictures", lambda: table.pictures(connection, folder, which))
         if settings.sample:
+            from jobs.verify.rescore import rescore
+
             bundle, check = _bundle(settings, record)
             yield check
             if bundle is not None:
@@ -146,14 +162,19 @@ def _checks(
 
 def _bundle(settings: Settings, record: RunRecord) -> tuple[Bundle | None, Check]:
     """The bundle, if it is the one that the run was scored with."""
+    from jobs.bundles import read_bundle
+
     uri = normal(settings.bundle or record.bundle)
     try:
         bundle = read_bundle(uri, settings.weights, settings.form)
+    except StorageAccessError as error:
+        if settings.bundle is not None:
+            raise
+        return None, Check("bundle", "not checked", f"{error}; {_OTHERWISE}")
     except ValueError as error:  # BundleError, or a storage that nothing installed can read
         if settings.bundle is not None:
             raise AuditError(exits.USAGE, str(error)) from error
-        said = f"{error}; name a copy of it with --bundle, or leave out rescoring with --sample 0"
-        return None, Check("bundle", "failed", said)
+        return None, Check("bundle", "failed", f"{error}; {_OTHERWISE}")
     if bundle.digest != record.parts["bundle"]:
         said = f"another one: {bundle.digest[:12]}, the run was scored with {record.parts['bundle'][:12]}"
         return None, Check("bundle", "failed", f"{said}; nothing was rescored", (uri,))

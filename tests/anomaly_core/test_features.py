@@ -7,15 +7,8 @@ import torch
 from torch import nn
 from torchvision.models import resnet50
 
-from anomaly_core.features import (
-    CHANNELS,
-    GRID,
-    BackboneForm,
-    assemble,
-    backbone_state,
-    load_backbone,
-    random_backbone_state,
-)
+from anomaly_core.features import CHANNELS, assemble, backbone_state, load_backbone, random_backbone_state
+from anomaly_core.forms import GRID, BackboneForm
 from anomaly_core.preprocess import normalise
 from tests.anomaly_core.references import Backbones, State
 from tests.bundles import random_pixels

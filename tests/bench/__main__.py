@@ -21,7 +21,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from anomaly_core.device import Precision, resolve_device, resolve_precision
+from anomaly_core.device import resolve_device, resolve_precision
+from anomaly_core.forms import Precision
 from jobs.machine import cores
 from jobs.storage import scratch
 from tests.anomaly_core.files import encode

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from anomaly_core.bundle import Bundle
-from anomaly_core.device import Precision
-from anomaly_core.features import BackboneForm
+from anomaly_core.forms import BackboneForm, Precision
 from anomaly_core.preprocess import decode
 from jobs.bundles import read_bundle
 from tests.anomaly_core.files import encode

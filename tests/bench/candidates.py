@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from anomaly_core.cae import CAE
 from anomaly_core.cae_training import Loss
-from anomaly_core.scoring import ScoreName
+from anomaly_core.forms import ScoreName
 from anomaly_core.training import RECIPES, Recipe
 from jobs.training.tasks import SCORE
 

@@ -28,8 +28,9 @@ from rich.table import Table
 from anomaly_core.cae import load_cae
 from anomaly_core.cae_training import fit_cae, residual_weights
 from anomaly_core.calibration import ThresholdRule
-from anomaly_core.device import DTYPES, Precision, resolve_precision
+from anomaly_core.device import DTYPES, resolve_precision
 from anomaly_core.features import Chosen, assemble, load_backbone
+from anomaly_core.forms import Precision
 from anomaly_core.metrics import decided, image_auroc
 from anomaly_core.pixel_metrics import aupro, pixel_auroc
 from anomaly_core.preprocess import SIZE, Preprocessing, decode

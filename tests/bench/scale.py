@@ -47,8 +47,9 @@ def _manifest(path: Path, rows: int) -> None:
 
 def _stub(folder: Any, frozen: Any, record: Any) -> None:
     """Shard files as the chain writes them, with random scores."""
+    from jobs.audit.record import shard_name
     from jobs.audit.results import file_metadata, shard_schema
-    from jobs.audit.write import parquet_bytes, shard_name
+    from jobs.audit.write import parquet_bytes
     from jobs.storage import write_bytes
     from jobs.uris import join
     from manifests.freeze import read_shard
@@ -100,8 +101,8 @@ def _forget() -> None:
 def main() -> None:
     """See the module: WORK ROWS."""
     from jobs.audit.commit import commit
-    from jobs.audit.plan import missing_shards
     from jobs.audit.record import RunFolder, RunRecord
+    from jobs.audit.shards import missing_shards
     from jobs.storage import upload
     from jobs.uris import join
     from manifests.freeze import freeze_file

@@ -21,6 +21,7 @@ from jobs.app.runs import Runs
 from jobs.app.serve import launch
 from jobs.audit.record import RunFolder
 from jobs.bundles import read_bundle
+from jobs.review_files import read_queue
 from jobs.storage import delete, read_bytes
 from jobs.verdicts import VerdictLog
 from tests.anomaly_core.files import encode
@@ -184,6 +185,20 @@ def test_the_browser_is_filtered_and_a_verdict_recorded(opened: Opened, archive:
     assert (stored.said, stored.verdict, stored.decision, stored.version) == ("escape", "defective", "normal", 1)
     assert stored.who == f"Ada {EVIL}"
     assert read_bytes(archive.folder.verdicts).decode().split() == ["image_id,verdict", f"{stored.image_id},defective"]
+
+
+def test_the_review_queue_is_gone_through(opened: Opened, archive: Archive) -> None:
+    page, queue = opened.page, read_queue("q", read_bytes(archive.folder.queue(1)))
+    page.get_by_role("tab", name="Browse runs").click()
+    expect(page.locator("#la-counted")).to_contain_text("of 700")
+    choose(page, "queue", "Its random sample")
+    expect(page.locator("#la-counted")).to_contain_text(f"of {len(queue.sample)}, worst first.")
+    cell(page, 1, "Decision").click()
+    page.get_by_label("Confirm: good").check()
+    page.locator("#la-record").click()
+    expect(page.locator("#la-answer")).to_contain_text("Recorded: confirm; the part is good.")
+    choose(page, "verdict", "None yet")
+    expect(page.locator("#la-counted")).to_contain_text(f"of {len(queue.sample) - 1}, worst first.")
 
 
 def test_filters_can_be_taken_back(opened: Opened) -> None:

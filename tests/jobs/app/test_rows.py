@@ -15,7 +15,8 @@ from jobs.app.browsing import Browsing
 from jobs.app.rows import NEIGHBOURS, PAGE_ROWS, choices, neighbours, page, whole_row
 from jobs.app.runs import KEPT, RunName, Runs
 from jobs.audit.exits import AuditError
-from jobs.storage import delete, download, write_bytes
+from jobs.review_files import read_queue
+from jobs.storage import delete, download, read_bytes, write_bytes
 from tests.jobs.app.conftest import EVIL, Archive, publish
 from tests.nights import Night, write_night
 
@@ -65,11 +66,48 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(archive: Archive) ->
 def test_the_line_above_the_rows_says_which_they_are(archive: Archive) -> None:
     events = Browsing(Runs(archive.output))
     name = events.runs.open("2026-11-24", "audit").name
-    cells, line, number = events.show(name, 14, [], [], [], [])
+    cells, line, number = events.show(name, 14, "all", "all", [], [], [], [])
     assert len(cells) == 50 and number == 14
     assert "Rows 651 to 700 of 700, worst first. Page 14 of 14." in line
-    assert events.show(name, 3, ["=pill"], ["=L1"], ["=top"], ["=none of them"])[0] == []
-    assert "<p>No row is like that.</p>" in events.show(name, 3, [], [], [], ["=none of them"])[1]
+    assert events.show(name, 3, "all", "all", ["=pill"], ["=L1"], ["=top"], ["=none of them"])[0] == []
+    assert "<p>No row is like that.</p>" in events.show(name, 3, None, None, [], [], [], ["=none of them"])[1]
+
+
+def test_rows_are_found_by_queue_and_by_verdict(archive: Archive) -> None:
+    events = Browsing(Runs(archive.output))
+    run = events.runs.open("2026-11-24", "audit")
+    queue = read_queue("q", read_bytes(archive.folder.queue(1)))
+    assert len(queue.sample) == 50 < len(queue.images) <= 100
+
+    def shown(asked: str, said: str, *filters: list[str]) -> set[str]:
+        cells = []
+        for number in range(1, 20):
+            page, _, at = events.show(run.name, number, asked, said, *(filters or [[]] * 4))
+            if at != number:
+                break
+            cells += page
+        assert len(cells) == len({row[0] for row in cells})
+        return {row[-1] for row in cells}
+
+    assert shown("queue", "all") == queue.images
+    assert shown("sample", "all") == queue.sample
+    decided = {row["image_id"] for row in archive.rows if row["decision"] != "failed"}
+    assert shown("all", "none") == decided
+    good, bad, doubtful = sorted(queue.sample)[:3]
+    run.log.append({good: ("confirm", "good", "normal"), bad: ("confirm", "good", "normal")}, 1)
+    run.log.append({bad: ("escape", "defective", "normal"), doubtful: ("unsure", "unsure", "normal")}, 1)
+    assert [shown("all", said) for said in ("good", "defective", "unsure")] == [{good}, {bad}, {doubtful}]
+    assert shown("all", "any") == {good, bad, doubtful}
+    assert shown("all", "none") == decided - {good, bad, doubtful}
+    assert shown("sample", "none") == queue.sample - {good, bad, doubtful}
+    lines = {row["image_id"] for row in archive.rows if row["line"] == "L1"}
+    assert shown("queue", "all", [], ["=L1"], [], []) == queue.images & lines != set()
+    for asked, said in (("'; DROP TABLE ranked", "all"), ("all", "confirm")):
+        with pytest.raises(gr.Error, match="choose one of All rows, "):
+            shown(asked, said)
+    delete(archive.folder.queue(1))
+    with pytest.raises(gr.Error, match=r"there is no review queue; line-audit review queue .* makes it"):
+        shown("queue", "all")
 
 
 def test_a_value_that_is_missing_can_be_asked_for(archive: Archive, tmp_path: Path) -> None:

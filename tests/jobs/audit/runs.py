@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.audit.record import RunFolder, RunRecord
+from jobs.audit.record import RunFolder, RunRecord, shard_name
 from jobs.audit.results import file_metadata, shard_schema
-from jobs.audit.write import parquet_bytes, shard_name
+from jobs.audit.write import parquet_bytes
 from jobs.storage import upload, write_bytes
 from jobs.uris import join
 from manifests.freeze import Filters, FrozenManifest, freeze_file, read_shard

@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.audit import commit as module
-from jobs.audit import exits, plan
+from jobs.audit import exits, shards
 from jobs.audit.commit import commit
 from jobs.audit.exits import AuditError
-from jobs.audit.plan import missing_shards
-from jobs.audit.record import RunFolder, RunRecord
+from jobs.audit.record import RunFolder, RunRecord, shard_name
 from jobs.audit.results import SCHEMA_VERSION, VERSION_KEY, result_schema
-from jobs.audit.write import shard_name
+from jobs.audit.shards import missing_shards
 from jobs.storage import read_bytes, upload, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import join
@@ -90,7 +89,7 @@ def test_whatever_is_done_to_a_footer_the_shard_is_missing(scored: Run) -> None:
 
 def test_a_footer_longer_than_what_is_read_at_once(scored: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, record, frozen = scored
-    monkeypatch.setattr(plan, "FOOTER_BYTES", 64)
+    monkeypatch.setattr(shards, "FOOTER_BYTES", 64)
     assert missing_shards(folder, record, frozen) == ()
 
 
@@ -100,7 +99,7 @@ def test_a_storage_that_fails_is_no_damage(scored: Run, monkeypatch: pytest.Monk
     def fail(uri: str) -> None:
         raise StorageAccessError(f"{uri}: storage does not answer")
 
-    monkeypatch.setattr(plan, "reading", fail)
+    monkeypatch.setattr(shards, "reading", fail)
     with pytest.raises(StorageAccessError):
         missing_shards(folder, record, frozen)
 

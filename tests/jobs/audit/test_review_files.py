@@ -58,7 +58,7 @@ def test_a_queue_reads_back_from_every_dialect(
     ]
     file = saved(["image_id", "uri", "random", "run_id", "version", "passed", "verdict"], rows, dialect)
     sample = frozenset(image for image, random in zip(images, drawn, strict=True) if random)
-    assert read_queue("q.csv", file) == Queue("2026-01-02/audit", 2, 71, sample)
+    assert read_queue("q.csv", file) == Queue("2026-01-02/audit", 2, 71, sample, frozenset(images))
     given_verdicts = {image: verdict for image, verdict in zip(images, said, strict=True) if verdict}
     if given_verdicts:
         assert read_verdicts("q.csv", file) == given_verdicts

@@ -13,7 +13,7 @@ from jobs.audit.commit import commit
 from jobs.audit.exits import AuditError
 from jobs.audit.forecast import SAMPLE, _sample
 from jobs.audit.proofs import some_images
-from jobs.audit.write import shard_name
+from jobs.audit.record import shard_name
 from jobs.uris import join
 from manifests.freeze import Filters, FrozenManifest, freeze_file
 from tests.jobs.audit.runs import scored_run, write_shard

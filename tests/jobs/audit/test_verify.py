@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from jobs.audit.exits import AuditError
 from jobs.audit.record import FileDigest, RunFolder, read_record
 from jobs.audit.run import Outcome
 from jobs.cli import app
+from jobs.storage_errors import StorageAccessError
 from jobs.verify.command import verify_command
 from jobs.verify.run import Report, Settings, verify
 from tests.bundles import write_random_bundle
@@ -267,6 +270,43 @@ def test_a_bundle_that_is_gone(copy: Copy, tmp_path: Path) -> None:
     assert caught.value.code == exits.USAGE
     copy.record(lambda record: record.update(bundle=str(tmp_path / "none")))
     assert "--sample 0" in copy.failed(sample=1)["bundle"]
+
+
+def refuse(*_: object) -> None:
+    raise StorageAccessError("s3://line/models: credentials refused (ExpiredToken)")
+
+
+def test_a_copy_is_checked_though_the_storage_of_its_bundle_or_images_refuses(
+    copy: Copy, bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("jobs.bundles.read_bundle", refuse)
+        report = copy.verify(sample=3)
+        assert report.holds and [check.name for check in report.checks] == [*NAMES, "bundle"]
+        assert (report.checks[-1].status, report.checks[-1].said) == (
+            "not checked",
+            "s3://line/models: credentials refused (ExpiredToken); name a copy of it with --bundle, or leave out "
+            "rescoring with --sample 0",
+        )
+        with pytest.raises(StorageAccessError):
+            copy.verify(sample=3, bundle=bundle)  # it was asked for
+    monkeypatch.setattr("jobs.verify.rescore.fetch", refuse)
+    report = copy.verify(sample=3)
+    assert report.holds and [check.name for check in report.checks] == [*NAMES, "bundle", "scores"]
+    assert report.checks[-1].status == "not checked"
+    assert report.checks[-1].said.startswith(
+        "none of 3 images could be compared; s3://line/models: credentials refused"
+    )
+
+
+def test_no_torch_is_imported_to_say_that_there_is_no_run(tmp_path: Path) -> None:
+    code = (
+        "import sys; from jobs.cli import app; from typer.testing import CliRunner; "
+        f"found = CliRunner().invoke(app, ['verify', {str(tmp_path / 'runs/2026-01-02/none')!r}]); "
+        "print(found.exit_code, sorted({'torch', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{exits.USAGE} []\n"
 
 
 def test_a_run_of_an_older_version_says_what_could_not_be_checked(copy: Copy) -> None:

@@ -134,7 +134,7 @@ def test_a_night_that_drifts_is_told_with_rates_and_links(
     assert told["seconds"] == record.timings["seconds"]
 
 
-def test_a_quiet_night_is_told_only_to_who_wants_all(
+def test_a_night_without_a_problem_is_told_only_to_who_wants_all(
     hook: Hook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run = write_night(str(tmp_path), Night("2026-03-01", rows=60))
@@ -143,7 +143,7 @@ def test_a_quiet_night_is_told_only_to_who_wants_all(
     assert command.run_command(settings(tmp_path, notify=(hook.url,), notify_on="problems")) == exits.COMMITTED
     assert hook.got == []
     assert command.run_command(settings(tmp_path, notify=(hook.url,))) == exits.COMMITTED
-    assert [(one["verdict"], one["run_id"]) for one in hook.got] == [("quiet", "2026-03-01/audit")]
+    assert [(one["verdict"], one["run_id"]) for one in hook.got] == [("unknown", "2026-03-01/audit")]
     audited(monkeypatch, run, exits.BUDGET_EXCEEDED)
     assert command.run_command(settings(tmp_path, notify=(hook.url,), notify_on="problems")) == exits.BUDGET_EXCEEDED
     assert hook.got[-1]["exit_code"] == exits.BUDGET_EXCEEDED
@@ -168,8 +168,11 @@ def test_without_a_report_the_counts_are_told(tmp_path: Path) -> None:
     assert told.is_problem  # nobody knows what a report would have said
     other = record.model_copy(update={"rethresholds": [{}]})
     write_report(folder, make_report(folder, record, record.bundle))
-    assert finished("audit", folder, record, 0).verdict == "quiet"
-    assert not finished("audit", folder, record, 0).is_problem
+    told = finished("audit", folder, record, 0)
+    assert (told.verdict, told.is_problem) == ("unknown", False)  # it is the first night
+    assert "2026-03-01/audit: cannot tell yet. 60 images" in told.text
+    expected = {"quiet": False, "watch": True, "alarm": True}
+    assert {one: told.model_copy(update={"verdict": one}).is_problem for one in expected} == expected
     assert finished("rethreshold", folder, other, 0).sentences[0].startswith("The report is of version 1")
 
 

@@ -228,8 +228,11 @@ def test_nights_of_another_bundle_are_not_compared(earlier: list[Aggregates]) ->
 
 def test_with_few_nights_it_is_said_that_there_are_few(earlier: list[Aggregates]) -> None:
     found = judged(earlier[7], earlier[:7])
-    assert (found.verdict, found.rates.by_chance) == ("quiet", 0)
-    assert found.sentences == ("There are 7 earlier nights of this name, too few to say what is usual (8 are needed).",)
+    assert (found.verdict, found.rates.by_chance) == ("unknown", 0)
+    assert found.sentences[0] == "Nothing could be compared, so whether the night was usual cannot be told."
+    assert found.sentences[1:] == (
+        "There are 7 earlier nights of this name, too few to say what is usual (8 are needed).",
+    )
     assert {one.without for one in found.rates.rates} == {"7 earlier nights, 8 are needed"}
     assert judged(earlier[8], earlier[:8]).rates.by_chance > 0
 

@@ -21,11 +21,11 @@ from anomaly_core.scoring import score_maps
 from jobs.audit import rethreshold as rethresholding
 from jobs.audit import retry as retrying
 from jobs.audit.commit import commit
-from jobs.audit.record import RunFolder, RunRecord
+from jobs.audit.record import RunFolder, RunRecord, shard_name
 from jobs.audit.redecide import redecide
 from jobs.audit.results import file_metadata, shard_schema
 from jobs.audit.run import retries
-from jobs.audit.write import parquet_bytes, shard_name
+from jobs.audit.write import parquet_bytes
 from jobs.storage import listing, reading, upload, write_bytes
 from jobs.uris import join
 from manifests.freeze import FrozenManifest, read_shard

@@ -14,11 +14,11 @@ from typer.testing import CliRunner, Result
 
 from anomaly_core.bundle_manifest import BUNDLE_FILE, THRESHOLDS_FILE
 from anomaly_core.heatmap import heatmap, overlay, relative_map
-from jobs.audit.record import Unfinished
-from jobs.audit.write import shard_name
+from jobs.audit.record import Unfinished, shard_name
 from jobs.cli import app
 from jobs.show.rows import PublishedRow, find_rows
 from jobs.storage import delete, names_below, read_bytes, write_bytes
+from jobs.storage_errors import StorageAccessError
 from jobs.uris import join
 from tests.anomaly_core.files import encode
 from tests.jobs.show.scored import (
@@ -93,6 +93,7 @@ def test_what_is_printed_and_what_is_written(made: Made, tmp_path: Path) -> None
         f"image_id      {row.image_id}",
         "uri           images/[red]odd.jpg",
         "line          L[1]",
+        "camera        -",
         "captured_at   2026-01-01T22:02:00+00:00",
         "decision      anomalous",
         "category      cap",
@@ -188,6 +189,20 @@ def test_an_image_that_is_gone_or_overwritten_costs_image_and_overlay(own: Made,
     only_the_heatmap(own, tmp_path / "a", TALL, "the image cannot be had (missing_object: ")
     write_bytes(own.image(ODD), encode(PICTURES[TALL][0], "PNG"))
     only_the_heatmap(own, tmp_path / "b", ODD, "the image was overwritten since it was scored")
+
+
+def test_a_storage_that_refuses_costs_image_and_overlay(
+    own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageAccessError("s3://line/1.png: credentials refused (ExpiredToken); renew them and run again")
+
+    monkeypatch.setattr("jobs.show.pictures.fetch", refuse)
+    row = one(own, TALL)
+    result = show(own, tmp_path / "seen", row.image_id)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "seen").iterdir()] == [f"{row.image_id}-heatmap.png"]
+    assert "cannot be had: s3://line/1.png: credentials refused (ExpiredToken)" in result.stderr.replace("\n", " ")
 
 
 def test_no_image_is_read_that_the_run_might_not_read(own: Made, tmp_path: Path) -> None:
