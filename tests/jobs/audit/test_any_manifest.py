@@ -25,7 +25,7 @@ ROW = st.tuples(URI, st.text(st.characters(codec="utf-8"), max_size=5), st.sampl
 
 
 @settings(
-    max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], database=None
+    max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], database=None
 )
 @given(rows=st.lists(st.one_of(ROW, ROW, st.lists(URI, min_size=4, max_size=5)), min_size=25, max_size=40))
 def test_rows_in_are_rows_out(archive: Path, bundle: str, rows: list[tuple[str, ...] | list[str]]) -> None:
