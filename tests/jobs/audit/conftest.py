@@ -20,8 +20,8 @@ from jobs.storage import listing, upload
 from tests.bundles import random_pixels, write_random_bundle
 from tests.faults.proxy import FaultyServer, faulty_server
 
-GOOD = 26
-DEFAULTS: dict[str, Any] = {"run_date": "2026-01-02", "shard_rows": 4, "max_failed": ErrorBudget(count=7)}
+GOOD = 17
+DEFAULTS: dict[str, Any] = {"run_date": "2026-01-02", "shard_rows": 3, "max_failed": ErrorBudget(count=7)}
 
 
 @pytest.fixture(scope="package")
@@ -63,7 +63,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="package")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """26 readable images, and a manifest of 34 rows: every image once, and eight rows that must fail."""
+    """17 readable images, and a manifest of 25 rows: every image once, and eight rows that must fail."""
     root = tmp_path_factory.mktemp("archive")
     write_archive(root)
     return root

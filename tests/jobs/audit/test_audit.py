@@ -230,7 +230,7 @@ def test_a_category_has_a_budget_of_its_own(archive: Path, bundle: str, run: tup
     some = config(archive, bundle, run[0], max_failed_per_category=ErrorBudget(share=0.1))
     assert judged(some, record) == (
         exits.COMMITTED,
-        "committed, failures within the error budget (7 failed of 34, budget 7; of each category 10%)",
+        f"committed, failures within the error budget (7 failed of {ROWS}, budget 7; of each category 10%)",
     )
 
 

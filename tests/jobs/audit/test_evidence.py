@@ -66,7 +66,7 @@ def test_an_image_that_was_overwritten_or_is_gone_says_so(
     row = row_where(browsed, "heatmap_path IS NOT NULL")
     moved = shutil.copytree(archive, tmp_path / "archive")
     monkeypatch.setattr(browsed.record, "manifest", str(moved / "manifest.csv"))
-    (moved / row["uri"]).write_bytes((moved / "images" / "025.png").read_bytes() + b" ")
+    (moved / row["uri"]).write_bytes((moved / "images" / "015.png").read_bytes() + b" ")
     found, written = seen(browsed, row)
     assert (found.original.data, found.original.problem) == (b"", "the image was overwritten since it was scored")
     assert found.heatmap.data == written[0]  # needs no image

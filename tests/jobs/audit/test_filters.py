@@ -19,7 +19,7 @@ from jobs.audit.record import RunFolder
 from jobs.audit.run import Outcome, audit, dry_run
 from jobs.storage import delete, listing
 from jobs.verify.run import Settings, verify
-from tests.jobs.audit.conftest import config
+from tests.jobs.audit.conftest import ROWS, config
 from tests.jobs.audit.tables import published, stable
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -44,7 +44,7 @@ def test_a_condition_and_a_sample_leave_the_rows_that_they_say(
     by_name = {row["image_id"]: row for row in taken}
     assert by_name == {row["image_id"]: row for row in wanted}
     left_out = outcome.record.frozen["left_out"]
-    assert left_out["where"] + left_out["sample"] + len(taken) == 34
+    assert left_out["where"] + left_out["sample"] + len(taken) == ROWS
     report = verify(Settings(f"{tmp_path}/runs/2026-01-02/audit", sample=2))
     assert report.holds and {check.status for check in report.checks} == {"ok"}
 
@@ -66,7 +66,7 @@ def test_a_run_is_bound_to_its_filters(archive: Path, bundle: str, tmp_path: Pat
 
 def images_config(images: Path, bundle: str, output: Path, **settings: Any) -> AuditConfig:
     places = {"manifest": str(images), "bundle": bundle, "output": str(output), "since": "last-run"}
-    return AuditConfig(**(places | {"shard_rows": 4, "max_failed": ErrorBudget(count=7)} | settings))
+    return AuditConfig(**(places | {"shard_rows": 3, "max_failed": ErrorBudget(count=7)} | settings))
 
 
 def test_the_night_after_audits_what_is_new(archive: Path, bundle: str, tmp_path: Path) -> None:
@@ -105,4 +105,6 @@ def test_the_night_after_audits_what_is_new(archive: Path, bundle: str, tmp_path
     # Without what was seen, all is new again.
     for date in ("2026-01-01", "2026-01-02"):
         delete(RunFolder(str(output), date, "audit").success)
-    assert night("2026-01-04") == ["000.jpg", "001.png", "002.jpg", "003.png"]
+    (tmp_path / "again").mkdir()
+    found = freeze_manifest(images_config(images, bundle, output, run_date="2026-01-04"), tmp_path / "again")
+    assert (found.rows, found.left_out["since"]) == (4, 2)

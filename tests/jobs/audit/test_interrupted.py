@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 def command(archive: Path, bundle: str, output: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "jobs", "audit", "--manifest", str(archive / "manifest.csv"), "--bundle", bundle),
-        *("--output", str(output), "--run-date", "2026-01-02", "--shard-rows", "4", "--max-failed", "7"),
+        *("--output", str(output), "--run-date", "2026-01-02", "--shard-rows", "3", "--max-failed", "7"),
     ]
 
 

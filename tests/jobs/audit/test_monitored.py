@@ -52,7 +52,7 @@ def monitored(archive: Path, bundle: str, tmp_path_factory: pytest.TempPathFacto
     folder, port = tmp_path_factory.mktemp("monitored"), free_port()
     command = [
         *(sys.executable, "-m", "jobs", "audit", "--manifest", str(archive / "manifest.csv"), "--bundle", bundle),
-        *("--output", str(folder / "out"), "--run-date", "2026-01-02", "--shard-rows", "4", "--max-failed", "6"),
+        *("--output", str(folder / "out"), "--run-date", "2026-01-02", "--shard-rows", "3", "--max-failed", "6"),
         *("--log-format", "json", "--metrics-port", str(port), "--metrics-linger", "3"),
     ]
     samples: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
@@ -122,7 +122,7 @@ def test_the_driver_tells_how_it_began_and_ended(monitored: Monitored) -> None:
     assert told["report written"]["verdict"] == "alarm"
     end = told["command ends"]
     assert (end["exit_code"], end["level"]) == (exits.BUDGET_EXCEEDED, "ERROR")
-    assert "7 failed of 34, budget 6" in end["reason"]
+    assert f"7 failed of {ROWS}, budget 6" in end["reason"]
 
 
 @pytest.mark.slow

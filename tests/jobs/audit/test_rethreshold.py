@@ -38,7 +38,7 @@ from jobs.storage_errors import StorageAccessError
 from jobs.verify.run import Settings, verify
 from tests.bundles import write_random_bundle
 from tests.faults.proxy import Fault, FaultyServer
-from tests.jobs.audit.conftest import config, remote_config
+from tests.jobs.audit.conftest import GOOD, config, remote_config
 from tests.jobs.audit.tables import make_version_1, published, stable
 
 DECIDED = ("threshold", "margin", "decision", "decision_reason", "heatmap_path", "overlay_path", "render_error")
@@ -383,7 +383,7 @@ def test_what_a_retry_scores_later_is_decided_alike(endpoint: FaultyServer, copi
     remote = pq.read_table(pa.BufferReader(data)).to_pylist()
     assert Counter(row["decision"] for row in remote) == Counter(row["decision"] for row in local)
     scored = [row for row in remote if row["score"] is not None]
-    assert len(scored) == 26 and all(row["threshold"] == value for row in scored)
+    assert len(scored) == GOOD and all(row["threshold"] == value for row in scored)
 
 
 @pytest.mark.usefixtures("ray_cluster")

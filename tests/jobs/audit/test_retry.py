@@ -100,7 +100,7 @@ def test_rows_whose_error_can_pass_are_scored_again_and_the_versions_are_kept(
 
     endpoint.faults.clear()
     third = retry_failed(RUN, {})
-    assert third.code == exits.COMMITTED  # 7 of 34 are more than 1 %, but the last budget was 8
+    assert third.code == exits.COMMITTED  # 7 rows are more than 1 %, but the last budget was 8
     assert third.record.max_failed == ErrorBudget(count=8)
     assert [(one["version"], one["rows"], one["recovered"]) for one in third.record.retries] == [(2, 3, 2), (3, 1, 1)]
     assert read_bytes(f"{RUN}/versions/0002.parquet") == middle

@@ -52,7 +52,7 @@ def exit_of(archive: Path, bundle: Path, output: Path, monkeypatch: pytest.Monke
     """The exit code of the command, and what it says."""
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # or this process would keep the command's
     words = ["audit", "--manifest", str(archive / "manifest.csv"), "--bundle", str(bundle), "--output", str(output)]
-    words += ["--run-date", "2026-01-02", "--shard-rows", "4", "--max-failed", "7"]
+    words += ["--run-date", "2026-01-02", "--shard-rows", "3", "--max-failed", "7"]
     done = CliRunner().invoke(app, words)
     return done.exit_code, " ".join(done.output.split())
 

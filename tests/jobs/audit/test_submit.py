@@ -19,7 +19,7 @@ def test_a_cluster_that_loses_a_node_gives_the_same_table_and_the_code_arrives(
     archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path
 ) -> None:
     output = tmp_path / "submitted"
-    more = ("--shard-rows", "4", "--max-failed", "6", "--extractors", "1")
+    more = ("--shard-rows", "3", "--max-failed", "6", "--extractors", "1")
     done = submitted(output, str(archive / "manifest.csv"), bundle, *more)
     told = done.stdout + done.stderr
     assert "without a token: 4" in done.stdout and "with a wrong token: 4" in done.stdout, told
