@@ -114,15 +114,16 @@ def test_scores_do_not_depend_on_what_comes_with_an_image(
 ) -> None:
     model = load_cae(cae_weights, dtype=dtype)
     scorer = CategoryScorer(model, "top10_mean_224", "cpu", dtype)
+    few = [layer[:3].to(dtype) for layer in layers]  # a CPU that only imitates bfloat16 takes a second for each
     parts = [
-        [scorer(two, three) for two, three in zip(*(layer.to(dtype).split(size) for layer in layers), strict=True)]
-        for size in (5, 1, 2, 4)
+        [scorer(two, three) for two, three in zip(*(layer.split(size) for layer in few), strict=True)]
+        for size in (3, 1, 2)
     ]
     results = [
-        Scored(*(np.concatenate([getattr(part, name) for part in few]) for name in ("score", "error_map", "peak")))
-        for few in parts
+        Scored(*(np.concatenate([getattr(one, name) for one in part]) for name in ("score", "error_map", "peak")))
+        for part in parts
     ]
-    assert results[0].score.shape == (5,) and len(set(results[0].score.tolist())) == 5
+    assert results[0].score.shape == (3,) and len(set(results[0].score.tolist())) == 3
     for other in results[1:]:
         np.testing.assert_array_equal(other.score, results[0].score)
         np.testing.assert_array_equal(other.error_map, results[0].error_map)
@@ -157,18 +158,18 @@ def test_features_and_routes_do_not_depend_on_the_micro_batch(backbone_weights: 
     torch.manual_seed(0)
     router = load_router(build_router(3).state_dict(), dtype=dtype)
     backbone = load_backbone(backbone_weights, "v1.5", dtype=dtype)
-    pixels = random_pixels(4, seed=2)
+    pixels = random_pixels(3, seed=2)
     whole = RoutingExtractor(router, backbone, "cpu", dtype)(pixels)
     assert whole.layer2.dtype == dtype and whole.category.dtype == np.int64 and whole.confidence.dtype == np.float32
-    for size in (1, 3):
+    for size in (1, 2):
         extractor = RoutingExtractor(router, backbone, "cpu", dtype, micro_batch=size)
         covered = []
         for rows, part in extractor.micro_batches(pixels):
-            covered += list(range(4))[rows]
+            covered += list(range(3))[rows]
             assert torch.equal(part.layer2, whole.layer2[rows]) and torch.equal(part.layer3, whole.layer3[rows])
             np.testing.assert_array_equal(part.category, whole.category[rows])
             np.testing.assert_allclose(part.confidence, whole.confidence[rows], rtol=1e-6)
-        assert covered == list(range(4))
+        assert covered == list(range(3))
 
 
 def test_no_pictures_give_no_micro_batches(backbones: Backbones) -> None:
