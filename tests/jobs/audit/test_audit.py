@@ -121,7 +121,7 @@ def test_shards_hold_the_error_map(run: tuple[Path, Outcome]) -> None:
     shards = sorted((output / "runs" / "2026-01-02" / "audit" / "shards").iterdir())
     assert [p.name for p in shards] == [f"shard-{i:06d}.parquet" for i in range(9)]
     tables = [pq.read_table(p) for p in shards]
-    assert [t.num_rows for t in tables] == [4] * 7 + [3] * 2
+    assert [t.num_rows for t in tables] == [3] * 7 + [2] * 2
     extras = tables[0].select(["batch"]).schema
     assert tables[0].schema.remove_metadata() == shard_schema(extras).remove_metadata()
     assert [t["row"].to_pylist() for t in tables] == [list(range(i, ROWS, 9)) for i in range(9)]
@@ -180,7 +180,7 @@ def test_missing_shards_only_are_scored(archive: Path, bundle: str, run: tuple[P
     damaged = folder / "shards" / "shard-000003.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-9])
     kept = {p.name: p.stat().st_mtime_ns for p in (folder / "shards").iterdir() if p != damaged}
-    assert dry_run(config(archive, bundle, tmp_path)).to_do == 4 + 4
+    assert dry_run(config(archive, bundle, tmp_path)).to_do == 3 + 3
     # Without a date, the unfinished run of the same manifest and bundle comes before a new one.
     second = audit(config(archive, bundle, tmp_path, run_date=None))
     assert second.record.run_id == "2026-01-02/audit"

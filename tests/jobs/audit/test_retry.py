@@ -60,7 +60,7 @@ def faults(server: FaultyServer) -> None:
     server.faults[:] = [
         Fault("denied", r"/images/003\.png", times=None),
         Fault("denied", r"/images/011\.png", times=None),
-        Fault("internal_error", r"/images/020\.jpg", times=None),
+        Fault("internal_error", r"/images/016\.jpg", times=None),
     ]
 
 
