@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 240.0
 DATE = "2026-01-02"
 KILLED = -9
 STORAGES: tuple[Storage, ...] = ("local", "s3")
-OPTIONS = ("--shard-rows", "4", "--max-failed", "7", "--heatmaps", "all")
+OPTIONS = ("--shard-rows", "3", "--max-failed", "7", "--heatmaps", "all")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tests.faults.night import KILLED, STORAGES, Ground, Rethreshold, both_groun
 from tests.faults.points import REDECIDING, Case, Storage
 from tests.faults.reader import Reader, Rows
 from tests.faults.test_campaign import Tell, named
+from tests.jobs.audit.conftest import GOOD
 
 pytestmark = [pytest.mark.slow, pytest.mark.campaign]
 
@@ -54,7 +55,7 @@ def decided(request: pytest.FixtureRequest, grounds: dict[Storage, Ground]) -> D
     begun = Decided(whole, first.rows(), first.snapshot())
     whole.measure(begun.night("undisturbed"))
     changed = [row for row in whole.reference.rows if row not in begun.before]
-    assert len(changed) == 26  # every scored row has another threshold
+    assert len(changed) == GOOD  # every scored row has another threshold
     return begun
 
 

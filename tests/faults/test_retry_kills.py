@@ -24,7 +24,7 @@ from tests.jobs.audit.conftest import write_archive
 
 pytestmark = [pytest.mark.slow, pytest.mark.campaign]
 
-DENIED = ("003.png", "011.png", "020.jpg")
+DENIED = ("003.png", "011.png", "016.jpg")
 
 
 @dataclass
