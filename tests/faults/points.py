@@ -28,8 +28,11 @@ class Order:
     def on(self, storage: Storage) -> dict[str, str | int]:
         """As JSON for the killer."""
         target, prefix = _PUT[storage] if self.target == PUT else (self.target, "")
+        match = prefix + self.match
+        if prefix and match.endswith("$"):
+            match = f"{match[:-1]}(?: |$)"  # a content type may follow the key
         return {
-            "target": target, "when": self.when, "match": prefix + self.match, "nth": self.nth, "victim": self.victim,
+            "target": target, "when": self.when, "match": match, "nth": self.nth, "victim": self.victim,
             "node": self.node,
         }  # fmt: skip
 
