@@ -34,7 +34,8 @@ class Placement:
     @property
     def load(self) -> dict[str, Any]:
         """Options of loading and writing. A node for models does it if no node for loading is alive, so that a run
-        outlives them. (Ray 2.60 takes the second choice if the first has no node, not if its nodes are busy.)
+        outlives them. (Ray 2.60 takes the second choice if the first has no node, not if its nodes are busy; and
+        for one shard or so when one of several has just died.)
         """
         if not self.pools:
             return {}
