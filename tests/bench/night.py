@@ -83,8 +83,7 @@ class ExtractStub:
             if field.name == "decision":
                 values: pa.Array = pa.array(decision)
             elif field.name == "error_map":
-                values = pa.FixedSizeListArray.from_arrays(pa.array(error_map), 784)
-                values = pa.array(values.to_pylist(), field.type) if failed.any() else values
+                values = pa.FixedSizeListArray.from_arrays(pa.array(error_map), 784, mask=pa.array(failed))
             elif field.name in columns:
                 values = pa.array(columns[field.name], field.type, mask=failed)
             else:
