@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from jobs.audit import exits
 from jobs.audit.record import RunFolder, RunRecord, now
-from jobs.report.verdict import Verdict
+from jobs.report.verdict import UNKNOWN_SAID, Verdict
 from jobs.storage import read_bytes
 from jobs.storage_errors import StorageAccessError
 from manifests.schema import printable
@@ -102,7 +102,7 @@ def finished(command: str, folder: RunFolder, record: RunRecord, code: int) -> M
     sentences = (problem,) if found is None else found.sentences
     told = [f"{images:,} images", *(f"{count:,} {name}" for name, count in counted.items())]
     told += [f"{duplicates:,} duplicate rows"] if duplicates else []
-    verdict = "no report" if found is None else "cannot tell yet" if found.verdict == "unknown" else found.verdict
+    verdict = "no report" if found is None else UNKNOWN_SAID if found.verdict == "unknown" else found.verdict
     head = f"Line Audit {record.run_id}: {verdict}. {', '.join(told)}."
     timings = _timings(command, record)
     return Message(

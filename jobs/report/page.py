@@ -21,11 +21,12 @@ from jobs.report.history import History
 from jobs.report.names import group, shown
 from jobs.report.provenance import provenance, throughput
 from jobs.report.rates import MEASURES, Key, Rate, Series, series
+from jobs.report.verdict import UNKNOWN_SAID
 from jobs.storage import read_bytes
 from jobs.storage_errors import StorageAccessError
 
 MOST_PANELS = 9  # control charts: of all images, and of groups that are outside
-VERDICTS = {"unknown": "cannot tell yet", "quiet": "quiet", "watch": "to watch", "alarm": "alarm"}
+VERDICTS = {"unknown": UNKNOWN_SAID, "quiet": "quiet", "watch": "to watch", "alarm": "alarm"}
 
 
 def page(

@@ -6,3 +6,4 @@ from typing import Literal
 
 # unknown: there was nothing yet to hold the night against.
 Verdict = Literal["unknown", "quiet", "watch", "alarm"]
+UNKNOWN_SAID = "cannot tell yet"
