@@ -32,10 +32,12 @@ from anomaly_core.training import Recipe
 from jobs.bundles import read_bundle
 from jobs.cluster_session import ray_session
 from jobs.storage import delete, exists, read_bytes, scratch, write_bytes
+from jobs.training.board import Board
 from jobs.training.config import TrainingError
 from jobs.training.images import TrainingImages, decode_images, find_images
-from jobs.training.tasks import TaskSettings, finished, router_features, some
-from jobs.training.train import Board, begin, created_by, created_now, known_file, references_of, run_tasks
+from jobs.training.router import router_features
+from jobs.training.tasks import TaskSettings, finished, some
+from jobs.training.train import begin, created_by, created_now, known_file, references_of, run_tasks
 from jobs.uris import is_local, join, normal
 from jobs.weights import BackboneWeights
 

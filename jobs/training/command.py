@@ -20,8 +20,9 @@ from jobs.audit import exits
 from jobs.storage_errors import StorageAccessError
 from jobs.terminal import complain, console, output
 from jobs.training.add import Addition, add_category
+from jobs.training.board import Board
 from jobs.training.config import TrainingConfig, TrainingError
-from jobs.training.train import Board, elapsed, train
+from jobs.training.train import elapsed, train
 from jobs.weights import WeightsError
 
 Result = TypeVar("Result")
@@ -73,7 +74,7 @@ def _ended(work: Callable[[], None]) -> int:
     try:
         work()
     except KeyboardInterrupt:
-        complain("interrupted; the same command goes on at the next category")
+        complain("interrupted; the same command goes on where it was")
         return exits.INTERRUPTED
     except Exception as error:
         cause = getattr(error, "cause", None) or error

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from anomaly_core.bundle_manifest import check_categories
 from anomaly_core.preprocess import SIZE, ImageError, Preprocessing, decode
-from jobs.storage import listing, read_bytes
+from jobs.storage import Entry, listing, read_bytes
 from jobs.training.config import TrainingError
+from jobs.uris import is_local
 from manifests.build import is_image_name
 
 READERS = 16
@@ -25,7 +26,8 @@ TAKEN = ("router", "settings")
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The normal images of one category. identity: digest of names, sizes and versions, without reading them."""
+    """The normal images of one category. identity: digest of their names and of what is in them: of the bytes of local
+    files, of sizes and ETags elsewhere."""
 
     category: str
     uris: tuple[str, ...]
@@ -37,12 +39,11 @@ def find_images(uri: str, categories: Sequence[str]) -> list[TrainingImages]:
 
     Raises TrainingError if there is none, or none for a category that was asked for.
     """
-    found: dict[str, list[tuple[str, list[object]]]] = {}
+    found: dict[str, list[Entry]] = {}
     for entry in listing(uri):
         parts = entry.relative_path.split("/")
         if len(parts) == 4 and parts[1:3] == ["train", "good"] and is_image_name(parts[3]):
-            version = entry.etag or (entry.last_modified.isoformat() if entry.last_modified else None)
-            found.setdefault(parts[0], []).append((entry.uri, [entry.relative_path, entry.size, version]))
+            found.setdefault(parts[0], []).append(entry)
     if not found:
         raise TrainingError(f"{uri}: no images at <category>/train/good/ (the layout of MVTec AD)")
     missing = sorted(set(categories) - set(found))
@@ -56,12 +57,23 @@ def find_images(uri: str, categories: Sequence[str]) -> list[TrainingImages]:
     for name in names:
         if name.lower() in TAKEN:
             raise TrainingError(f"{uri}/{name}: no category can be called that; give the folder another name")
-        entries = sorted(found[name])
+        entries = sorted(found[name], key=lambda entry: entry.uri)
         if len(entries) < 2:
             raise TrainingError(f"{uri}/{name}: one normal image is not enough; give two or more")
-        identity = hashlib.sha256(json.dumps([key for _, key in entries]).encode()).hexdigest()
-        result.append(TrainingImages(name, tuple(u for u, _ in entries), identity))
+        with ThreadPoolExecutor(READERS) as pool:
+            content = list(pool.map(_content, entries))
+        identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        result.append(TrainingImages(name, tuple(entry.uri for entry in entries), identity))
     return result
+
+
+def _content(entry: Entry) -> list[object]:
+    if is_local(entry.uri):
+        # A copy of the folder, or another mount of it, has other times and the same images: no reason to begin again.
+        version: str | None = hashlib.sha256(read_bytes(entry.uri)).hexdigest()
+    else:
+        version = entry.etag or (entry.last_modified.isoformat() if entry.last_modified else None)
+    return [entry.relative_path, entry.size, version]
 
 
 def decode_images(uris: Sequence[str], path: Path, preprocessing: Preprocessing) -> tuple[npt.NDArray[np.uint8], str]:

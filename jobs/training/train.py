@@ -41,10 +41,12 @@ from anomaly_core.preprocess import normalise
 from anomaly_core.self_test import with_references
 from jobs.cluster_session import ray_session
 from jobs.storage import delete, read_bytes, scratch, write_bytes
-from jobs.training.board import ProgressBoard
+from jobs.training.board import Board, ProgressBoard
+from jobs.training.category import SCORE, fit_category, fit_fold, fit_task, fits_of
 from jobs.training.config import TrainingConfig, TrainingError
 from jobs.training.images import TrainingImages, decode_images, find_images
-from jobs.training.tasks import SCORE, TaskSettings, finished, fit_all, fit_category, router_identity
+from jobs.training.router import fit_all, router_identity
+from jobs.training.tasks import TaskSettings, finished
 from jobs.uris import join
 from jobs.weights import RANDOM, BackboneWeights, backbone_weights, random_seed, router_weights
 
@@ -54,15 +56,12 @@ SETTLING_IMAGES = 32
 REFERENCE_IMAGES = 2
 POLL_SECONDS = 0.5
 
-# task name -> (stage, done, total)
-Board = dict[str, tuple[str, int, int]]
-
 
 def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board: None) -> BundleManifest:
     """Train a bundle and write it; bundle.json comes last, and only then is there a bundle.
 
     A training that was killed goes on where it was when the same command is given again: what is finished (a category,
-    the router) is not done again. watch is called about twice a second with how far every task is.
+    one of its folds, the router) is not done again. watch is called about twice a second with how far every task is.
 
     Raises TrainingError, WeightsError, ValueError, StorageAccessError.
     """
@@ -124,26 +123,31 @@ def run_tasks(
     board: Board,
 ) -> dict[str, CategoryInfo | RouterInfo]:
     """The Ray tasks of a training: one for the router over all images, if they are given, and one for each category
-    that is to do. initial, router_source: of the router; board: of what is done.
+    that is to do, before it one for each of its autoencoders if it has several. initial, router_source: of the router;
+    board: of what is done.
 
-    Categories are trained side by side with few threads each: their steps are small, and two with a thread each take
-    two thirds of the time of one after the other with two. The router and the largest categories come first.
+    They run side by side with few threads each: the steps are small, and two fits with a thread each take two thirds of
+    the time of one after the other with two. The router and the largest categories come first.
     """
     progress = ray.remote(ProgressBoard).options(num_cpus=0).remote()
     cpus = int(ray.cluster_resources().get("CPU", 1))
 
-    def start(work: Callable[..., Any], threads: int, *arguments: Any) -> ray.ObjectRef[Any]:
+    def start(work: Callable[..., Any], threads: int, *arguments: Any, after: Sequence[Any] = ()) -> ray.ObjectRef[Any]:
         gpus = 1 if settings.device == "cuda" else 0
         options: dict[str, Any] = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 1}
-        return ray.remote(work).options(**options).remote(*arguments, settings, threads, progress)
+        return ray.remote(work).options(**options).remote(*arguments, settings, threads, progress, *after)
 
     tasks: dict[ray.ObjectRef[Any], str] = {}
     if all_images is not None:
         tasks[start(fit_all, min(cpus, MOST_THREADS), all_images, initial, router_source)] = "router"
     state = ray.put(backbone.state)
-    threads = min(max(1, cpus // max(1, len(todo))), MOST_THREADS)
+    counts = {one.category: len(fits_of(len(one.uris), settings.recipe, settings.seed)) for one in todo}
+    threads = min(max(1, cpus // max(1, sum(counts.values()))), MOST_THREADS)
     for one in sorted(todo, key=lambda one: -len(one.uris)):
-        tasks[start(fit_category, threads, one, state, backbone.form)] = one.category
+        numbers = range(counts[one.category]) if counts[one.category] > 1 else ()
+        left = [number for number in numbers if finished(settings, fit_task(one, number), one.identity) is None]
+        folds = [start(fit_fold, threads, one, number, state, backbone.form) for number in left]
+        tasks[start(fit_category, threads, one, state, backbone.form, after=folds)] = one.category
     results: dict[str, CategoryInfo | RouterInfo] = {}
     waiting = list(tasks)
     while waiting:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from anomaly_core.bundle import load_pth
-from anomaly_core.bundle_manifest import BUNDLE_FILE, BundleError, BundleManifest, features_file
+from anomaly_core.bundle_manifest import BACKBONE_FILE, BUNDLE_FILE, BundleError, BundleManifest, features_file
 from anomaly_core.cae import CAE, load_cae
 from anomaly_core.cae_training import fit_cae, residual_weights
 from anomaly_core.inspector import Inspector
@@ -24,17 +25,21 @@ from anomaly_core.metrics import decided, image_auroc
 from anomaly_core.preprocess import Preprocessing
 from anomaly_core.scoring import CategoryScorer
 from anomaly_core.self_test import deviation, moved
-from anomaly_core.training import RECIPES, Fitted, Progress, parted, split
+from anomaly_core.training import RECIPES, Fitted, Progress, Recipe, parted, split
 from jobs.audit.config import AuditConfig
 from jobs.audit.run import audit
 from jobs.bundles import read_bundle
 from jobs.cluster_session import ray_session
-from jobs.training import command, tasks
+from jobs.training import category as fitting
+from jobs.training import command, config
 from jobs.training import train as module
 from jobs.training.add import Added, Addition, add_category
+from jobs.training.board import ProgressBoard
+from jobs.training.category import fit_and_calibrate, fit_fold
 from jobs.training.config import TrainingConfig, TrainingError
 from jobs.training.images import find_images
-from jobs.training.tasks import TaskSettings, finished, fit_and_calibrate, router_identity
+from jobs.training.router import router_identity
+from jobs.training.tasks import TaskSettings, finished
 from jobs.training.train import train
 from jobs.weights import WeightsError
 from tests.anomaly_core.files import encode
@@ -200,7 +205,7 @@ def some_cae(layer2: Any, layer3: Any, *_: Any, **__: Any) -> Fitted:
 
 @pytest.mark.parametrize("folds", [3, 0])
 def test_images_are_weighed_by_what_is_left_in_others(folds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "fit_cae", some_cae)
+    monkeypatch.setattr(fitting, "fit_cae", some_cae)
     generator = torch.Generator().manual_seed(0)
     layer2 = torch.rand(8, 512, 28, 28, generator=generator)
     layer3 = torch.rand(8, 1024, 14, 14, generator=generator)
@@ -386,6 +391,73 @@ def test_finished_categories_are_not_trained_again(
     assert asked == [["column"]]
     assert (again / "cae_bar.pth").read_bytes() == (trained / "cae_bar.pth").read_bytes()
     assert read_bundle(str(again)).thresholds == pytest.approx(dict(read_bundle(str(trained)).thresholds), rel=1e-6)
+
+
+@pytest.fixture
+def folded(monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """The recipe of these tests, with two autoencoders to calibrate with and one to keep."""
+    recipe = replace(RECIPES["small"], held_out=0.0, folds=2, weighting="residual")
+    monkeypatch.setitem(config.RECIPES, "small", recipe)
+    return recipe
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_training_that_was_killed_goes_on_at_the_next_fold(
+    trained: Path, images: Path, tmp_path: Path, folded: Recipe
+) -> None:
+    """All but one category was done; of that, one of three autoencoders."""
+    output = tmp_path / "bundle"
+    asked = settings(images, output, categories=("bar",))
+    train(asked)
+    [info] = BundleManifest.from_bytes((output / BUNDLE_FILE).read_bytes()).training.values()
+    names = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    assert {name for name in names if name.startswith("training")} == {
+        "training/bar.json", "training/router.json", "training/settings.json"
+    }  # fmt: skip
+    assert (info.folds, len(info.calibration_scores)) == (2, 8)
+
+    record = json.loads((output / "training" / "bar.json").read_bytes())
+    [bar] = find_images(str(images), ("bar",))
+    steps = TaskSettings(str(output), folded, "cpu", "float32", 0, record["inputs"], Preprocessing())
+    backbone = load_pth({"f": (output / BACKBONE_FILE).read_bytes()}, "f")
+    # As many threads as before: what a random backbone settles on, and so its digest, depends on them.
+    fit_fold(bar, 1, backbone, "v1.5", steps, torch.get_num_threads(), MagicMock())
+    before = output / "training" / "bar" / "1.json"
+    figures = json.loads(before.read_bytes())
+    before.write_text(json.dumps(figures | {"info": figures["info"] | {"seconds": 10_000.0}}))
+    (output / "training" / "bar.json").unlink()
+    boards: list[dict[str, tuple[str, int, int]]] = []
+    train(asked, boards.append)
+    [again] = BundleManifest.from_bytes((output / BUNDLE_FILE).read_bytes()).training.values()
+    assert 10_000 < again.seconds < 10_100  # it was taken as it was
+    assert again.calibration_scores == pytest.approx(info.calibration_scores, rel=1e-5)
+    assert names == {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    assert not (output / "training" / "bar").exists()
+    assert boards[0]["router"] == ("finished before", 1, 1)
+
+
+def test_the_same_images_elsewhere_are_no_reason_to_train_again(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "copy", copy_function=shutil.copyfile)  # with other times
+    before, copied = find_images(str(images), ()), find_images(str(tmp_path / "copy"), ())
+    assert [one.identity for one in copied] == [one.identity for one in before]
+    path = tmp_path / "copy" / "bar" / "train" / "good" / "03.png"
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1  # as long as before
+    path.write_bytes(data)
+    changed = find_images(str(tmp_path / "copy"), ())
+    assert [one.identity == other.identity for one, other in zip(changed, before, strict=True)] == [False, True]
+
+
+def test_progress_of_fits_side_by_side_is_one_line() -> None:
+    board = ProgressBoard()
+    board.part("screw", 0, 6, 0, 1)
+    assert board.read() == {"screw": ("6 fits", 0, 6)}
+    board.part("screw", 0, 6, 100, 120)
+    board.part("screw", 5, 6, 0, 1)
+    board.part("screw", 4, 6, 20, 120)
+    assert board.read() == {"screw": ("6 fits", 120, 720)}
+    board.write("screw", "features", 4, 320)
+    assert board.read() == {"screw": ("features", 4, 320)}
 
 
 def test_wrong_requests_are_named(images: Path, tmp_path: Path) -> None:
