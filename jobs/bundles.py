@@ -14,7 +14,8 @@ from anomaly_core.bundle_manifest import (
 )
 from anomaly_core.device import resolve_precision
 from anomaly_core.forms import BackboneForm, Precision
-from jobs.storage import listing, read_bytes
+from jobs.listing import listing
+from jobs.storage import read_bytes
 from jobs.uris import join
 from jobs.weights import WeightsError, backbone_weights
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from jobs.storage import download, exists, is_file, names_below, read_bytes
+from jobs.listing import names_below
+from jobs.storage import download, exists, is_file, read_bytes
 from jobs.uris import is_local, join, normal, parent, path_of, scheme_of
 from manifests.build import is_image_name
 from manifests.inventory import (

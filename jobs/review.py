@@ -135,13 +135,19 @@ def _renewed(
     return estimate, counted
 
 
+def queue_at(uri: str, folder: RunFolder) -> Queue:
+    """The review queue in a file, of a run. Raises AuditError, also if there is none; StorageAccessError."""
+    try:
+        return read_queue(uri, read_bytes(uri))
+    except FileNotFoundError:
+        said = f"{uri}: there is no review queue; line-audit review queue {folder.uri} makes it"
+        raise AuditError(exits.USAGE, said) from None
+
+
 def _queues(folder: RunFolder, record: RunRecord, asked: str | None) -> dict[str, Queue]:
     """By URI: the queue that is asked for, else the version's own; then that which the last estimate was made from."""
     uri = normal(asked) if asked else folder.queue(record.version)
-    try:
-        found = {uri: read_queue(uri, read_bytes(uri))}
-    except FileNotFoundError as error:
-        raise AuditError(exits.USAGE, f"{uri}: there is no queue; line-audit review queue makes one") from error
+    found = {uri: queue_at(uri, folder)}
     if found[uri].run_id != record.run_id:
         raise AuditError(exits.USAGE, f"{uri}: a queue of run {found[uri].run_id}, not of {record.run_id}")
     kept = folder.sample(record.version)

@@ -13,16 +13,14 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
 from fsspec import AbstractFileSystem
 
-from jobs.storage_errors import NoStorage, access, error_name, is_bucket_missing
-from jobs.uris import is_local, path_of, scheme_of
+from jobs.storage_errors import NoStorage, access, error_name
+from jobs.uris import is_local, is_s3, path_of, scheme_of
 
 # An object store answers slowly under load; these bound one request, the callers' retries bound the whole. fsspec's own
 # settings come before them, such as FSSPEC_S3='{"config_kwargs": {"read_timeout": 10}}' in the environment.
@@ -39,19 +37,7 @@ _S3_ONCE: dict[str, Any] = {
     **_S3_OPTIONS,
     "config_kwargs": {**_S3_OPTIONS["config_kwargs"], "retries": {"mode": "standard", "total_max_attempts": 1}},
 }
-_S3 = ("s3", "s3a")
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)-[0-9a-f]{32}\.tmp")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One object of a listing. uri: full; relative_path: below the listed prefix; size in bytes."""
-
-    uri: str
-    relative_path: str
-    size: int | None
-    etag: str | None
-    last_modified: datetime | None
 
 
 def filesystem(uri: str, *, retrying: bool = True) -> AbstractFileSystem:
@@ -62,7 +48,7 @@ def filesystem(uri: str, *, retrying: bool = True) -> AbstractFileSystem:
     """
     scheme = scheme_of(uri)
     options: dict[str, Any] = {}
-    if scheme in _S3:
+    if is_s3(uri):
         options = _s3_options(_S3_OPTIONS if retrying else _S3_ONCE)
     elif scheme in ("http", "https"):
         options = {"allow_redirects": False}
@@ -70,7 +56,7 @@ def filesystem(uri: str, *, retrying: bool = True) -> AbstractFileSystem:
         fs = fsspec.filesystem(scheme, **options)
     except Exception as error:  # a scheme that wants more than a name says so with whatever its constructor raises
         raise NoStorage(f"{uri}: no storage for scheme {scheme!r} ({type(error).__name__}: {error})") from error
-    if scheme in _S3 and not retrying:
+    if is_s3(uri) and not retrying:
         fs.retries = 1
     return fs
 
@@ -125,7 +111,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 def _content_type(uri: str) -> dict[str, str]:
     """What an object store is told of an object: a browser shows a page or a picture only if it says that it is one."""
     kind, _ = mimetypes.guess_type(path_of(uri))
-    return {"ContentType": kind} if kind is not None and scheme_of(uri) in _S3 else {}
+    return {"ContentType": kind} if kind is not None and is_s3(uri) else {}
 
 
 def upload(local: Path, uri: str) -> None:
@@ -191,127 +177,6 @@ def prune(uri: str, levels: int) -> None:
         except OSError:  # not empty, not ours, a mount point: it stays, and what is above it too
             return
         path = os.path.dirname(path)
-
-
-def listing(uri: str) -> Iterator[Entry]:
-    """Every object below a folder or prefix, sorted by name. An absent folder has none.
-
-    Only a page or a folder of them is held. Raises StorageAccessError, also for a folder below that cannot be read.
-    """
-    with access(uri):
-        fs, base = filesystem(uri), path_of(uri)
-        fs.invalidate_cache()
-        if scheme_of(uri) in _S3:
-            yield from _s3_entries(fs, base, uri.partition("://")[0])
-            return
-        if is_local(uri):
-            yield from _local_entries(base)
-            return
-        found: Mapping[str, Mapping[str, Any]] = fs.find(base, detail=True)
-    prefix = uri.partition("://")[0] + "://"
-    for path in sorted(found):
-        info = found[path]
-        relative = path[len(base) :].lstrip("/")
-        if info.get("type") == "directory" or not relative:
-            continue
-        modified = info.get("LastModified", info.get("mtime"))
-        if isinstance(modified, int | float):
-            modified = datetime.fromtimestamp(modified).astimezone()
-        etag = info.get("ETag")
-        yield Entry(prefix + path, relative, info.get("size"), etag.strip('"') if etag else None, modified)
-
-
-def names_below(uri: str) -> Iterator[str]:
-    """The objects below a folder or prefix, relative to it, in no order. Only a page or a folder of them is held."""
-    with access(uri):
-        fs, base = filesystem(uri), path_of(uri)
-        if is_local(uri):
-            yield from _local_names(base)
-        elif scheme_of(uri) in _S3:
-            yield from _s3_names(fs, base)
-        else:
-            yield from (entry.relative_path for entry in listing(uri))
-
-
-def _local_entries(base: str) -> Iterator[Entry]:
-    levels = [_in_folder(base)]
-    while levels:
-        found = next(levels[-1], None)
-        if found is None:
-            levels.pop()
-        elif found.is_dir(follow_symlinks=False):
-            levels.append(_in_folder(found.path))
-        else:
-            try:
-                there = found.stat(follow_symlinks=False)
-                size = os.stat(found.path).st_size if os.path.exists(found.path) else 0  # a link may lead nowhere
-            except FileNotFoundError:  # gone since
-                continue
-            modified = datetime.fromtimestamp(there.st_mtime).astimezone()
-            yield Entry(found.path, found.path[len(base) :].lstrip("/"), size, None, modified)
-
-
-def _in_folder(path: str) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(path) as found:
-            entries = list(found)
-    except (FileNotFoundError, NotADirectoryError):
-        return iter(())
-    # So that the paths of all files come in their order: a-b/x before a/x.
-    return iter(sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False)))
-
-
-def _local_names(base: str) -> Iterator[str]:
-    def fail(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise error
-
-    for folder, _, names in os.walk(base, onerror=fail):
-        yield from (os.path.relpath(os.path.join(folder, name), base) for name in names)
-
-
-def _s3_names(fs: AbstractFileSystem, base: str) -> Iterator[str]:
-    for found, prefix in _s3_objects(fs, base):
-        yield found["Key"].removeprefix(prefix)
-
-
-def _s3_entries(fs: AbstractFileSystem, base: str, scheme: str) -> Iterator[Entry]:
-    bucket = base.partition("/")[0]
-    for found, prefix in _s3_objects(fs, base):
-        key = found["Key"]
-        if not key.endswith("/"):  # a key that a console shows as a folder
-            etag, modified = found["ETag"].strip('"'), found["LastModified"]
-            yield Entry(f"{scheme}://{bucket}/{key}", key.removeprefix(prefix), found["Size"], etag, modified)
-
-
-def _s3_objects(fs: AbstractFileSystem, base: str) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Objects as S3 lists them, in the order of their keys, with the prefix that they were asked for by."""
-    bucket, _, key = base.partition("/")
-    prefix = f"{key}/" if key else ""
-    further: dict[str, str] = {}
-    while True:
-        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **further)
-        yield from ((found, prefix) for found in page.get("Contents", []))
-        if not page.get("IsTruncated"):
-            return
-        further = {"ContinuationToken": page["NextContinuationToken"]}
-
-
-def names(uri: str) -> list[str]:
-    """What lies directly in a folder or below a prefix, by name, sorted. An absent folder has nothing.
-
-    Raises StorageAccessError, also for an absent bucket.
-    """
-    with access(uri):
-        fs = filesystem(uri)
-        fs.invalidate_cache()
-        try:
-            found = fs.ls(path_of(uri), detail=False)
-        except FileNotFoundError as error:
-            if is_bucket_missing(error):
-                raise
-            return []
-    return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
 
 def sweep(uri: str, wanted: Callable[[str], bool] = lambda stem: True) -> None:

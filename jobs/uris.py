@@ -45,3 +45,8 @@ def parent(uri: str) -> str:
 def is_local(uri: str) -> bool:
     """True for a path on this machine."""
     return scheme_of(uri) == "file"
+
+
+def is_s3(uri: str) -> bool:
+    """True for an object of S3, or of what speaks its protocol."""
+    return scheme_of(uri) in ("s3", "s3a")

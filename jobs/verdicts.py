@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
-from jobs.storage import names, read_bytes, write_bytes
+from jobs.listing import names
+from jobs.storage import read_bytes, write_bytes
 from jobs.uris import join
 
 Said = Literal["confirm", "false reject", "escape", "good", "defective", "unsure"]

@@ -6,8 +6,7 @@ from jobs.app.rows import Among
 from jobs.app.runs import BrowsedRun
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
-from jobs.review_files import Queue, read_queue
-from jobs.storage import read_bytes
+from jobs.review import queue_at
 
 ALL = "all"
 QUEUES = {"All rows": ALL, "Review queue": "queue", "Its random sample": "sample"}
@@ -26,7 +25,7 @@ def among(run: BrowsedRun, queue: str | None, said: str | None) -> list[Among]:
     StorageAccessError."""
     found = []
     if (queue := _known(queue, QUEUES)) != ALL:
-        asked = _queue(run)
+        asked = queue_at(run.folder.queue(run.record.version), run.folder)
         found.append(Among(asked.images if queue == "queue" else asked.sample))
     if (said := _known(said, VERDICTS)) != ALL:
         verdicts = run.log.in_force()
@@ -39,13 +38,3 @@ def _known(value: str | None, values: dict[str, str]) -> str:
     if value is not None and value not in values.values():  # it comes from the page
         raise AuditError(exits.USAGE, f"choose one of {', '.join(values)}")
     return value or ALL
-
-
-def _queue(run: BrowsedRun) -> Queue:
-    uri = run.folder.queue(run.record.version)
-    try:
-        return read_queue(uri, read_bytes(uri))
-    except FileNotFoundError:
-        raise AuditError(
-            exits.USAGE, f"{uri}: there is no review queue; line-audit review queue {run.folder.uri} makes it"
-        ) from None

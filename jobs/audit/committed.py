@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.audit.record import FileDigest, RunFolder, RunRecord, read_record, run_dates
-from jobs.storage import download, exists, names, scratch
+from jobs.listing import names
+from jobs.storage import download, exists, scratch
 from jobs.terminal import note
 from jobs.uris import join
 from manifests.frozen import FrozenManifest

@@ -20,7 +20,7 @@ from jobs.audit.errors import OVERLOADED, PASSING, classify, refusal
 from jobs.audit.pace import Pace
 from jobs.storage import filesystem
 from jobs.storage_errors import StorageAccessError, error_name
-from jobs.uris import is_local, path_of, scheme_of
+from jobs.uris import is_local, is_s3, path_of, scheme_of
 from manifests.secrets import redacted
 
 # Of an image whose storage is throttled more often: what it refuses now it gives in a minute.
@@ -71,7 +71,7 @@ def fetch(
         target = allowed.resolve(uri)
     except NotAllowed as error:
         raise FetchError("not_allowed", str(error), 0) from error
-    conditions = _conditions(version, etag) if scheme_of(target) in ("s3", "s3a") else {}
+    conditions = _conditions(version, etag) if is_s3(target) else {}
     for attempt in range(1, THROTTLED_ATTEMPTS + 1):
         try:
             data = _at_pace(pace or _PACE, target, max_bytes + 1, conditions)
@@ -123,7 +123,7 @@ def _read(uri: str, count: int, conditions: dict[str, str]) -> bytes:
         return _read_local(path_of(uri), count)
     fs, path = filesystem(uri, retrying=False), path_of(uri)
     try:
-        if scheme_of(uri) in ("s3", "s3a"):
+        if is_s3(uri):
             return bytes(sync(fs.loop, _get, fs, path, count, conditions, timeout=READ_SECONDS))
         if scheme_of(uri) in ("http", "https"):
             return bytes(sync(fs.loop, _get_http, fs, path, count, timeout=READ_SECONDS))

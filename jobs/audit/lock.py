@@ -25,8 +25,9 @@ from typing import Any
 import psutil
 
 from jobs.audit.exits import LOCKED, AuditError
+from jobs.listing import names
 from jobs.monitoring.logs import announce
-from jobs.storage import create, delete, names, prune, read_bytes, write_bytes
+from jobs.storage import create, delete, prune, read_bytes, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import join, parent
 

@@ -17,10 +17,11 @@ from jobs.audit.load import LOADED
 from jobs.audit.record import RunFolder, RunRecord, code_version, fingerprint, now, read_record, run_dates
 from jobs.audit.results import RESERVED
 from jobs.audit.since import resolve_since
+from jobs.listing import listing
 from jobs.machine import cpu_name
 from jobs.manifest.left_out import told
 from jobs.manifest.sources import Source, digest_of, freeze_sources
-from jobs.storage import exists, listing, scratch, upload
+from jobs.storage import exists, scratch, upload
 from jobs.uris import join
 from manifests.filters import Filters, parse_sample
 from manifests.freeze import FrozenManifest, read_shard

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from anomaly_core.preprocess import Preprocessing
 from jobs.audit.config import NAME, ErrorBudget
 from jobs.audit.exits import FAILED, AuditError
-from jobs.storage import names, read_bytes, write_bytes
+from jobs.listing import names
+from jobs.storage import read_bytes, write_bytes
 from jobs.uris import join, normal
 
 State = Literal["running", "interrupted", "failed", "committed"]

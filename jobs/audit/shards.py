@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from jobs.audit.record import RunFolder, RunRecord, shard_name
 from jobs.audit.results import DAMAGE
-from jobs.storage import listing, reading
+from jobs.listing import listing
+from jobs.storage import reading
 from jobs.uris import join
 from manifests.freeze import FrozenManifest
 

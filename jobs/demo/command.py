@@ -19,10 +19,11 @@ from jobs.cluster_session import ray_session
 from jobs.demo.archive import make_archive
 from jobs.demo.server import s3_server
 from jobs.demo.verdict import compare
+from jobs.listing import listing
 from jobs.manifest.build import build_manifest
 from jobs.manifest.sources import SourceOptions
 from jobs.range_files import RangeFiles
-from jobs.storage import filesystem, listing, upload
+from jobs.storage import filesystem, upload
 from jobs.terminal import note
 from jobs.terminal import output as console
 from jobs.training.command import train_command

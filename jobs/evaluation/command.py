@@ -21,7 +21,8 @@ from jobs.evaluation.judge import Judged, judge
 from jobs.evaluation.misses import OVERLAYS, is_overlay, picture, worst_misses
 from jobs.evaluation.report import page
 from jobs.evaluation.tables import images_table, markdown, metrics_table, tables
-from jobs.storage import delete, names_below, prune, write_bytes
+from jobs.listing import names_below
+from jobs.storage import delete, prune, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.terminal import complain, console, note, output, print_tables
 from jobs.uris import join, normal, parent

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from anomaly_core.preprocess import SIZE
-from jobs.storage import listing, read_bytes
+from jobs.listing import listing
+from jobs.storage import read_bytes
 from manifests.build import is_image_name
 
 GOOD = "good"

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jobs.storage import Entry, exists, listing
+from jobs.listing import Entry, listing
+from jobs.storage import exists
 from jobs.uris import is_local
 from manifests.build import BuildSummary, PathPattern, build, is_image_name
 from manifests.globs import split_glob

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.inventory import fetch, is_inventory
+from jobs.listing import listing
 from jobs.manifest.listings import an_example, glob_of, list_images
-from jobs.storage import download, is_file, listing
+from jobs.storage import download, is_file
 from jobs.uris import is_local, join, normal, parent, path_of
 from manifests.build import PathPattern, is_image_name
 from manifests.filters import Filters

@@ -13,8 +13,9 @@ from jobs.audit.committed import committed_runs
 from jobs.audit.config import NAME
 from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder, RunRecord, read_record, run_dates
+from jobs.listing import names
 from jobs.report.findings import Findings
-from jobs.storage import exists, names, read_bytes
+from jobs.storage import exists, read_bytes
 from jobs.uris import join
 
 # Dates with runs, the latest ones, in which unfinished runs are looked for.

@@ -14,7 +14,7 @@ from jobs.audit.committed import AT_ONCE, committed_runs
 from jobs.audit.exits import AuditError
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.results import result_schema
-from jobs.storage import names, names_below
+from jobs.listing import names, names_below
 from jobs.uris import below, join
 
 # What a session calls the output, wherever that is: names in its path are no patterns and no partitions then.

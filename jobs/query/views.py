@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
-from jobs.uris import is_local, path_of, scheme_of
+from jobs.uris import is_local, is_s3, path_of
 
 VIEWS = {
     "results": "every published row, with run_date and run_name",
@@ -33,7 +33,7 @@ def script(output: str) -> str:
 
     Raises AuditError for a storage that DuckDB has no extension for.
     """
-    if not is_local(output) and scheme_of(output) not in ("s3", "s3a"):
+    if not is_local(output) and not is_s3(output):
         raise AuditError(exits.USAGE, f"{output}: --write-views is for a local folder or s3://")
     root = path_of(output) if is_local(output) else f"s3://{path_of(output)}"
     # A folder such as plant=7 above the results would be taken for a partition too.

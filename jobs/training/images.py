@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from anomaly_core.bundle_manifest import check_categories
 from anomaly_core.preprocess import SIZE, ImageError, Preprocessing, decode
-from jobs.storage import Entry, listing, read_bytes
+from jobs.listing import Entry, listing
+from jobs.storage import read_bytes
 from jobs.training.config import TrainingError
 from jobs.uris import is_local
 from manifests.build import is_image_name

@@ -15,7 +15,7 @@ from jobs.audit.commit import count_rows
 from jobs.audit.record import RunFolder, RunRecord
 from jobs.audit.render import wanted
 from jobs.audit.results import SCHEMA_VERSION, VERSION_KEY, VERSIONS, file_metadata, result_schema
-from jobs.storage import names_below
+from jobs.listing import names_below
 from jobs.uris import join
 from jobs.verify.check import EXAMPLES, Check, named
 from manifests.freeze import FrozenManifest

@@ -19,8 +19,9 @@ from typing import Any
 
 import psutil
 
+from jobs.listing import listing
 from jobs.machine import cores
-from jobs.storage import listing, read_bytes
+from jobs.storage import read_bytes
 from jobs.uris import is_local, join
 
 SHARD_ROWS = 64

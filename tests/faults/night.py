@@ -19,7 +19,8 @@ from PIL import Image
 from s3fs import S3FileSystem
 
 from jobs.demo.server import s3_server
-from jobs.storage import delete, listing, read_bytes, upload, write_bytes
+from jobs.listing import listing
+from jobs.storage import delete, read_bytes, upload, write_bytes
 from jobs.uris import join
 from tests.bundles import write_random_bundle
 from tests.faults.cluster import ROOT, Cluster, running_cluster

@@ -11,7 +11,10 @@ Victim = Literal["driver", "self", "raylet", "node"]
 
 # A file comes into being: renamed on a disk, put or copied on S3. "before": its temporary file is there, it is not.
 PUT = "put"
-_PUT = {"local": ("jobs.storage:_publish", ""), "s3": ("s3fs.core:S3FileSystem._call_s3", "(?:put|copy)_object .*")}
+_PUT = {
+    "local": ("jobs.storage:_publish", ""),
+    "s3": ("s3fs.core:S3FileSystem._call_s3", r"(?:put|copy)_object\n(?s:.*)"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,8 @@ class Order:
     def on(self, storage: Storage) -> dict[str, str | int]:
         """As JSON for the killer."""
         target, prefix = _PUT[storage] if self.target == PUT else (self.target, "")
-        match = prefix + self.match
-        if prefix and match.endswith("$"):
-            match = f"{match[:-1]}(?: |$)"  # a content type may follow the key
         return {
-            "target": target, "when": self.when, "match": match, "nth": self.nth, "victim": self.victim,
+            "target": target, "when": self.when, "match": prefix + self.match, "nth": self.nth, "victim": self.victim,
             "node": self.node,
         }  # fmt: skip
 

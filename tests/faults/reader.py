@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.storage import listing, read_bytes
+from jobs.listing import listing
+from jobs.storage import read_bytes
 from jobs.uris import is_local, join
 from tests.jobs.audit.tables import stable
 

@@ -11,7 +11,8 @@ from s3fs import S3FileSystem
 
 from jobs.audit import exits
 from jobs.demo.server import s3_server
-from jobs.storage import listing, upload
+from jobs.listing import listing
+from jobs.storage import upload
 from tests.bundles import write_random_bundle
 from tests.faults.cluster import running_cluster
 from tests.faults.conftest import POINT, REACHED

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobs.inventory import LocalInventory, data_uri, fetch, find, is_inventory
-from jobs.storage import copy, delete, listing, read_bytes, write_bytes
+from jobs.listing import listing
+from jobs.storage import copy, delete, read_bytes, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import is_local, join
 from manifests.readers.inventory import InventoryReader

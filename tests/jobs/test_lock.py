@@ -20,7 +20,8 @@ from jobs import storage
 from jobs.audit import lock as module
 from jobs.audit.exits import LOCKED, AuditError
 from jobs.audit.lock import RunLock
-from jobs.storage import create, delete, exists, listing, read_bytes, write_bytes
+from jobs.listing import listing
+from jobs.storage import create, delete, exists, read_bytes, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import is_local, join
 

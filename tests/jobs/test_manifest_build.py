@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.listing import listing
 from jobs.manifest.build import Built, build_manifest
 from jobs.manifest.command import Asked, build_command
 from jobs.manifest.sources import SourceOptions
 from jobs.manifest.write import Written
-from jobs.storage import exists, listing, read_bytes, write_bytes
+from jobs.storage import exists, read_bytes, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import is_local, join
 from manifests.schema import ManifestError

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.listing import listing
 from jobs.manifest.sources import SourceOptions, digest_of, freeze_sources, is_listed, open_sources
-from jobs.storage import download, listing, write_bytes
+from jobs.storage import download, write_bytes
 from jobs.uris import is_local, join
 from manifests.filters import Filters
 from manifests.freeze import FrozenManifest, read_shard

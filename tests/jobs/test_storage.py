@@ -22,20 +22,9 @@ from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 
 from jobs import storage
-from jobs.storage import (
-    Entry,
-    create,
-    delete,
-    download,
-    exists,
-    filesystem,
-    listing,
-    names_below,
-    read_bytes,
-    reading,
-    upload,
-    write_bytes,
-)
+from jobs.listing import Entry, listing, names_below
+from jobs.listing import names as names_in
+from jobs.storage import create, delete, download, exists, filesystem, read_bytes, reading, upload, write_bytes
 from jobs.storage_errors import StorageAccessError, access
 from jobs.uris import is_local, join, normal, parent, path_of, scheme_of
 from tests.jobs.conftest import PAGE
@@ -375,8 +364,8 @@ def test_the_marker_of_a_folder_on_s3_is_no_object(s3: str) -> None:
         lambda uri, _: create(uri, b"x"),
         lambda uri, _: list(listing(uri)),
         lambda uri, _: list(listing(parent(uri))),
-        lambda uri, _: storage.names(parent(uri)),
-        lambda uri, _: storage.names(join(uri, "deep")),
+        lambda uri, _: names_in(parent(uri)),
+        lambda uri, _: names_in(join(uri, "deep")),
         lambda uri, local: download(uri, local),
         lambda uri, local: upload(Path(__file__), uri),
     ],
@@ -607,9 +596,9 @@ def test_entry_is_what_a_manifest_is_built_from() -> None:
 def test_names_are_those_directly_in_a_folder(place: str) -> None:
     for name in ("b.json", "a/deep.png", "a/deeper/still.png", ".hidden"):
         write_bytes(join(place, name), b"x")
-    assert storage.names(place) == [".hidden", "a", "b.json"]
-    assert storage.names(join(place, "a")) == ["deep.png", "deeper"]
-    assert storage.names(join(place, "none")) == []
+    assert names_in(place) == [".hidden", "a", "b.json"]
+    assert names_in(join(place, "a")) == ["deep.png", "deeper"]
+    assert names_in(join(place, "none")) == []
 
 
 @pytest.mark.parametrize(

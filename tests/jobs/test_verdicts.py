@@ -18,8 +18,9 @@ from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.audit.lock import RunLock
 from jobs.audit.record import RunFolder
+from jobs.listing import names
 from jobs.review import import_verdicts, update_estimate
-from jobs.storage import delete, names, read_bytes, write_bytes
+from jobs.storage import delete, read_bytes, write_bytes
 from jobs.uris import join
 from jobs.verdicts import MEANING, VerdictLog
 from tests.nights import Night, write_night

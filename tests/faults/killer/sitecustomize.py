@@ -3,8 +3,8 @@
 LINE_AUDIT_KILL names a folder of orders, each a JSON file: who dies (``victim``: self; driver, whose id is ``pid``;
 raylet, the parent of a worker; node, the raylet and all its workers) when ``target`` (module:name) is about to be
 called or has returned (``when``: before, after) for the ``nth`` time in a process, with ``match`` (a regular
-expression) in its texts and paths, in a process of the node ``node`` (LINE_AUDIT_NODE) if one is named. It happens
-once: the file is renamed to *.done first, which only one process can.
+expression) in its texts and paths, a line each, in a process of the node ``node`` (LINE_AUDIT_NODE) if one is named.
+It happens once: the file is renamed to *.done first, which only one process can.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def _strike(target: str, when: str, arguments: Sequence[Any], named: Mapping[str
             continue
         if order["node"] and order["node"] != os.environ.get("LINE_AUDIT_NODE"):
             continue
-        texts = " ".join(str(value) for value in (*arguments, *named.values()) if isinstance(value, str | Path))
-        if not re.search(order["match"], texts):
+        texts = "\n".join(str(value) for value in (*arguments, *named.values()) if isinstance(value, str | Path))
+        if not re.search(order["match"], texts, re.MULTILINE):
             continue
         _calls[path] += 1
         if _calls[path] < order["nth"]:

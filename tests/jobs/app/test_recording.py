@@ -8,7 +8,8 @@ from jobs.app.recording import Recorder, signed
 from jobs.app.rows import page, whole_row
 from jobs.app.runs import Runs
 from jobs.audit.exits import AuditError
-from jobs.storage import delete, names
+from jobs.listing import names
+from jobs.storage import delete
 from jobs.verdicts import LONGEST_NAME, VerdictLog
 from tests.nights import Night, write_night
 

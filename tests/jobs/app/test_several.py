@@ -20,7 +20,8 @@ from jobs.app.recording import Recorder
 from jobs.app.runs import Runs
 from jobs.app.serve import AT_ONCE, launch
 from jobs.audit.record import RunFolder
-from jobs.storage import exists, names, read_bytes
+from jobs.listing import names
+from jobs.storage import exists, read_bytes
 from jobs.verdicts import Verdict, VerdictLog
 from tests.jobs.app.conftest import Archive
 

@@ -16,7 +16,8 @@ from jobs.audit.config import AuditConfig, ErrorBudget
 from jobs.audit.run import Outcome, audit
 from jobs.cluster_session import ray_session
 from jobs.demo.server import s3_server
-from jobs.storage import listing, upload
+from jobs.listing import listing
+from jobs.storage import upload
 from tests.bundles import random_pixels, write_random_bundle
 from tests.faults.proxy import FaultyServer, faulty_server
 

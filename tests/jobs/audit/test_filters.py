@@ -17,7 +17,8 @@ from jobs.audit.exits import AuditError, NothingNew
 from jobs.audit.plan import freeze_manifest
 from jobs.audit.record import RunFolder
 from jobs.audit.run import Outcome, audit, dry_run
-from jobs.storage import delete, listing
+from jobs.listing import listing
+from jobs.storage import delete
 from jobs.verify.run import Settings, verify
 from tests.jobs.audit.conftest import ROWS, config
 from tests.jobs.audit.tables import published, stable

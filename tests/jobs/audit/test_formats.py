@@ -17,7 +17,8 @@ from jobs.audit import exits
 from jobs.audit.config import ErrorBudget
 from jobs.audit.results import COLUMNS, VOLATILE
 from jobs.audit.run import audit
-from jobs.storage import Entry, copy, filesystem, listing, write_bytes
+from jobs.listing import Entry, listing
+from jobs.storage import copy, filesystem, write_bytes
 from tests.faults.proxy import FaultyServer
 from tests.jobs.audit.conftest import _begin, remote_config
 from tests.manifests.inventories import delivery, entry

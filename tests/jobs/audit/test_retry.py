@@ -18,8 +18,9 @@ from jobs.audit.record import RunFolder, RunRecord, read_record
 from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import config_of, retry_failed
 from jobs.audit.run import Outcome, audit, judged
+from jobs.listing import listing
 from jobs.review import make_queue
-from jobs.storage import delete, filesystem, listing, read_bytes
+from jobs.storage import delete, filesystem, read_bytes
 from jobs.uris import path_of
 from jobs.verify.run import Settings, verify
 from tests.faults.proxy import Fault, FaultyServer

@@ -10,7 +10,8 @@ import pytest
 from jobs.audit import exits
 from jobs.audit.exits import AuditError
 from jobs.audit.run import Outcome, audit, exit_code
-from jobs.storage import delete, filesystem, listing, names_below
+from jobs.listing import listing, names_below
+from jobs.storage import delete, filesystem
 from jobs.storage_errors import StorageAccessError
 from jobs.verify.command import verify_command
 from jobs.verify.run import Settings, verify

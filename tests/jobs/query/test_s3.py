@@ -9,11 +9,12 @@ import pytest
 from s3fs import S3FileSystem
 
 from jobs.demo.server import s3_server
+from jobs.listing import listing
 from jobs.query.command import Asked, sql_command
 from jobs.query.session import open_session
 from jobs.query.views import script
 from jobs.range_files import RangeFiles
-from jobs.storage import delete, listing, read_bytes, write_bytes
+from jobs.storage import delete, read_bytes, write_bytes
 from tests.jobs.query.conftest import LAST, ask
 from tests.nights import Night, write_night
 

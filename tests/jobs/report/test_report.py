@@ -23,10 +23,11 @@ from jobs.audit import exits
 from jobs.audit.record import RunFolder, RunRecord, read_record
 from jobs.cli import app
 from jobs.database import results_database
+from jobs.listing import listing
 from jobs.report.aggregates import aggregate, view
 from jobs.report.calibration import Calibrated, calibrated
 from jobs.report.findings import Findings
-from jobs.storage import delete, exists, listing, read_bytes, upload, write_bytes
+from jobs.storage import delete, exists, read_bytes, upload, write_bytes
 from jobs.uris import join
 from tests.jobs.report.bundle import write_bundle_description
 from tests.nights import CATEGORIES, Night, calibration_scores, write_night

@@ -26,7 +26,8 @@ from jobs.audit.redecide import redecide
 from jobs.audit.results import file_metadata, shard_schema
 from jobs.audit.run import retries
 from jobs.audit.write import parquet_bytes
-from jobs.storage import listing, reading, upload, write_bytes
+from jobs.listing import listing
+from jobs.storage import reading, upload, write_bytes
 from jobs.uris import join
 from manifests.freeze import FrozenManifest, read_shard
 from tests.anomaly_core.files import colours, encode, exif, stored

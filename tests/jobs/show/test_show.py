@@ -16,8 +16,9 @@ from anomaly_core.bundle_manifest import BUNDLE_FILE, THRESHOLDS_FILE
 from anomaly_core.heatmap import heatmap, overlay, relative_map
 from jobs.audit.record import Unfinished, shard_name
 from jobs.cli import app
+from jobs.listing import names_below
 from jobs.show.rows import PublishedRow, find_rows
-from jobs.storage import delete, names_below, read_bytes, write_bytes
+from jobs.storage import delete, read_bytes, write_bytes
 from jobs.storage_errors import StorageAccessError
 from jobs.uris import join
 from tests.anomaly_core.files import encode
