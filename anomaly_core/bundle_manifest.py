@@ -84,7 +84,8 @@ class PreprocessingInfo(_Record):
 
 
 class CategoryInfo(_Record):
-    """Training figures of one category. calibration_scores: of normal images, sorted ascending.
+    """Training figures of one category. calibration_scores: of normal images, sorted ascending. seconds: of all its
+    tasks, added up, also of those that ran side by side.
 
     folds: of the autoencoders that scored them, each those that it had not seen; 0 if it was the one that is kept.
     promised_false_rejects: what the threshold's rule promises from so many scores; None if it promises nothing.

@@ -11,10 +11,6 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-# Threads of torch that wait spin, which on two cores with two test processes and their Rays takes the CPU from those
-# that work: the tests of the evaluation took 72 CPU seconds with it and 42 without. Read when torch is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 # No test is late: how long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -52,6 +48,13 @@ class InGroups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return group(nodeid.partition("::")[0])
+
+
+def pytest_configure() -> None:
+    """Threads of torch that wait would spin, which on two cores with two test processes and their Rays takes the CPU
+    from those that work: the tests of the evaluation took 72 CPU seconds with it and 42 without. Read when torch is
+    first imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -36,8 +36,9 @@ from jobs.training.board import Board
 from jobs.training.config import TrainingError
 from jobs.training.images import TrainingImages, decode_images, find_images
 from jobs.training.router import router_features
-from jobs.training.tasks import TaskSettings, finished, some
-from jobs.training.train import begin, created_by, created_now, known_file, references_of, run_tasks
+from jobs.training.schedule import run_tasks
+from jobs.training.tasks import TaskSettings, some
+from jobs.training.train import begin, clear, created_by, created_now, known_file, look, references_of
 from jobs.uris import is_local, join, normal
 from jobs.weights import BackboneWeights
 
@@ -129,11 +130,11 @@ def _trained(
     images: list[TrainingImages], bundle: Bundle, settings: TaskSettings, watch: Callable[[Board], None]
 ) -> dict[str, CategoryInfo]:
     infos: dict[str, CategoryInfo] = {}
+    board: Board = {}
     for one in images:
-        done = finished(settings, one.category, one.identity)
+        done = look(settings, one.category, one.identity, one.uris, board)
         if done is not None:
-            infos[one.category] = CategoryInfo.model_validate(done)
-    board: Board = dict.fromkeys(infos, ("finished before", 1, 1))
+            infos[one.category] = CategoryInfo.model_validate(done.info)
     watch(board)
     todo = [one for one in images if one.category not in infos]
     if todo:
@@ -142,6 +143,7 @@ def _trained(
         with ray_session():
             fitted = run_tasks(todo, None, backbone, {}, "", settings, watch, board)
         infos.update({name: info for name, info in fitted.items() if isinstance(info, CategoryInfo)})
+    clear(settings.output, images)
     return infos
 
 

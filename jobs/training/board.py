@@ -11,18 +11,22 @@ class ProgressBoard:
 
     def __init__(self) -> None:
         self.lines: Board = {}
-        self.parts: dict[str, dict[int, tuple[int, int]]] = {}
+        self.fits: dict[str, list[int]] = {}
 
     def write(self, task: str, stage: str, done: int, total: int) -> None:
         """Set a task's line."""
         self.lines[task] = (stage, done, total)
 
-    def part(self, task: str, number: int, of: int, done: int, total: int) -> None:
-        """Set the line of a task that is done in so many fits, some side by side, from how far one of them is."""
-        parts = self.parts.setdefault(task, {})
-        parts[number] = (done, total)
-        longest = max(length for _, length in parts.values())
-        self.lines[task] = (f"{of} fits", sum(done for done, _ in parts.values()), of * longest)
+    def fit(self, task: str, number: int, of: int, epochs: int, done: int) -> None:
+        """Set the line of a task that needs so many fits, some side by side, from how far one of them is.
+
+        A fit that is begun again, on another node, does not take back what was told.
+        """
+        fits = self.fits.setdefault(task, [0] * of)
+        fits[number] = max(fits[number], done)
+        stage = f"epochs of {of} fits"
+        if self.lines.get(task, (stage,))[0] == stage:  # what comes late does not hide what follows
+            self.lines[task] = (stage, sum(fits), of * epochs)
 
     def read(self) -> Board:
         """All lines: task to (stage, done, total)."""

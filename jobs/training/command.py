@@ -74,7 +74,7 @@ def _ended(work: Callable[[], None]) -> int:
     try:
         work()
     except KeyboardInterrupt:
-        complain("interrupted; the same command goes on where it was")
+        complain("interrupted; the same command begins again only what was not finished")
         return exits.INTERRUPTED
     except Exception as error:
         cause = getattr(error, "cause", None) or error

@@ -16,7 +16,7 @@ from anomaly_core.preprocess import normalise
 from anomaly_core.router import load_router
 from anomaly_core.training import fit_router
 from jobs.storage import scratch
-from jobs.training.images import TrainingImages, decode_images
+from jobs.training.images import TrainingImages, content, decode_images
 from jobs.training.tasks import TaskSettings, reporter, save, some
 
 
@@ -35,7 +35,7 @@ def fit_all(
     say("decoding")(0, len(uris))
     labels: npt.NDArray[np.int64] = np.repeat(np.arange(len(images)), [len(one.uris) for one in images])
     with scratch() as local:
-        pixels, _ = decode_images(uris, local / "pixels", settings.preprocessing)
+        pixels, digests = decode_images(uris, local / "pixels", settings.preprocessing)
         fitted, frozen, accuracy = fit_router(
             pixels,
             labels,
@@ -60,7 +60,7 @@ def fit_all(
         ROUTER_FEATURES_FILE: save_pth(by_category),
         ROUTER_FILE: save_pth({"model_state_dict": fitted.state}),
     }
-    save(settings, "router", router_identity(images), files, info.model_dump())
+    save(settings, "router", router_identity(images), content(digests), files, info.model_dump())
     return info
 
 

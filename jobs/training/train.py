@@ -9,10 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
-import ray
 import torch
 
 from anomaly_core.bundle import load_pth, save_pth
@@ -40,28 +38,28 @@ from anomaly_core.known import LEAST, fit_known
 from anomaly_core.preprocess import normalise
 from anomaly_core.self_test import with_references
 from jobs.cluster_session import ray_session
-from jobs.storage import delete, read_bytes, scratch, write_bytes
-from jobs.training.board import Board, ProgressBoard
-from jobs.training.category import SCORE, fit_category, fit_fold, fit_task, fits_of
+from jobs.listing import names
+from jobs.storage import delete, prune, read_bytes, scratch, write_bytes
+from jobs.training.board import Board
 from jobs.training.config import TrainingConfig, TrainingError
+from jobs.training.fits import SCORE
 from jobs.training.images import TrainingImages, decode_images, find_images
-from jobs.training.router import fit_all, router_identity
-from jobs.training.tasks import TaskSettings, finished
+from jobs.training.router import router_identity
+from jobs.training.schedule import run_tasks
+from jobs.training.tasks import TaskRecord, TaskSettings, finished, has_record
 from jobs.uris import join
 from jobs.weights import RANDOM, BackboneWeights, backbone_weights, random_seed, router_weights
 
-MOST_THREADS = 4
 SETTLING_IMAGES = 32
 # Of each category, for the self-test of audits.
 REFERENCE_IMAGES = 2
-POLL_SECONDS = 0.5
 
 
 def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board: None) -> BundleManifest:
     """Train a bundle and write it; bundle.json comes last, and only then is there a bundle.
 
-    A training that was killed goes on where it was when the same command is given again: what is finished (a category,
-    one of its folds, the router) is not done again. watch is called about twice a second with how far every task is.
+    A training that was killed does again, when the same command is given, only what was not finished: an autoencoder, a
+    category, the router. watch is called about twice a second with how far every task is.
 
     Raises TrainingError, WeightsError, ValueError, StorageAccessError.
     """
@@ -77,21 +75,18 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
         device=device,
         precision=precision,
         seed=config.seed,
-        inputs=_inputs(config, precision, backbone, initial),
+        inputs=_inputs(config, device, precision, backbone, initial),
         preprocessing=config.preprocessing,
     )
     delete(join(config.output, BUNDLE_FILE))  # until the new bundle is whole there must be none that looks whole
     infos: dict[str, CategoryInfo] = {}
     board: Board = {}
     for one in images:
-        done = finished(settings, one.category, one.identity)
+        done = look(settings, one.category, one.identity, one.uris, board)
         if done is not None:
-            infos[one.category] = CategoryInfo.model_validate(done)
-            board[one.category] = ("finished before", 1, 1)
-    done = finished(settings, "router", router_identity(images))
-    router = RouterInfo.model_validate(done) if done is not None else None
-    if router is not None:
-        board["router"] = ("finished before", 1, 1)
+            infos[one.category] = CategoryInfo.model_validate(done.info)
+    done = look(settings, "router", router_identity(images), [uri for one in images for uri in one.uris], board)
+    router = RouterInfo.model_validate(done.info) if done is not None else None
     watch(board)
     todo = [one for one in images if one.category not in infos]
     if todo or router is None:
@@ -101,7 +96,27 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
         router = fitted.pop("router", router)  # type: ignore[assignment]
         infos.update(fitted)  # type: ignore[arg-type]
     assert router is not None
+    clear(config.output, images)
     return _write_bundle(config, settings, backbone, router, images, infos)
+
+
+def look(settings: TaskSettings, task: str, identity: str, uris: Sequence[str], board: Board) -> TaskRecord | None:
+    """What ``finished`` says of a task; the board is told of it, and also if it was done with something else."""
+    done = finished(settings, task, identity, uris)
+    if done is not None:
+        board[task] = ("finished before", 1, 1)
+    elif has_record(settings, task):
+        board[task] = ("begins anew: images or settings are not those of before", 0, 1)
+    return done
+
+
+def clear(output: str, images: Sequence[TrainingImages]) -> None:
+    """Remove what the fits of finished categories have left, those of trainings that were killed too."""
+    for one in images:
+        folder = join(output, "training", one.category)
+        for name in names(folder):
+            delete(join(folder, name))
+        prune(folder, 1)
 
 
 def begin(output: str, asked: str) -> None:
@@ -110,53 +125,6 @@ def begin(output: str, asked: str) -> None:
         write_bytes(join(output, TRAINING_FILE), asked.encode())
     except OSError as error:
         raise TrainingError(f"--output {output} cannot be written ({error}); give another folder") from error
-
-
-def run_tasks(
-    todo: list[TrainingImages],
-    all_images: list[TrainingImages] | None,
-    backbone: BackboneWeights,
-    initial: dict[str, torch.Tensor],
-    router_source: str,
-    settings: TaskSettings,
-    watch: Callable[[Board], None],
-    board: Board,
-) -> dict[str, CategoryInfo | RouterInfo]:
-    """The Ray tasks of a training: one for the router over all images, if they are given, and one for each category
-    that is to do, before it one for each of its autoencoders if it has several. initial, router_source: of the router;
-    board: of what is done.
-
-    They run side by side with few threads each: the steps are small, and two fits with a thread each take two thirds of
-    the time of one after the other with two. The router and the largest categories come first.
-    """
-    progress = ray.remote(ProgressBoard).options(num_cpus=0).remote()
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-
-    def start(work: Callable[..., Any], threads: int, *arguments: Any, after: Sequence[Any] = ()) -> ray.ObjectRef[Any]:
-        gpus = 1 if settings.device == "cuda" else 0
-        options: dict[str, Any] = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 1}
-        return ray.remote(work).options(**options).remote(*arguments, settings, threads, progress, *after)
-
-    tasks: dict[ray.ObjectRef[Any], str] = {}
-    if all_images is not None:
-        tasks[start(fit_all, min(cpus, MOST_THREADS), all_images, initial, router_source)] = "router"
-    state = ray.put(backbone.state)
-    counts = {one.category: len(fits_of(len(one.uris), settings.recipe, settings.seed)) for one in todo}
-    threads = min(max(1, cpus // max(1, sum(counts.values()))), MOST_THREADS)
-    for one in sorted(todo, key=lambda one: -len(one.uris)):
-        numbers = range(counts[one.category]) if counts[one.category] > 1 else ()
-        left = [number for number in numbers if finished(settings, fit_task(one, number), one.identity) is None]
-        folds = [start(fit_fold, threads, one, number, state, backbone.form) for number in left]
-        tasks[start(fit_category, threads, one, state, backbone.form, after=folds)] = one.category
-    results: dict[str, CategoryInfo | RouterInfo] = {}
-    waiting = list(tasks)
-    while waiting:
-        ready, waiting = ray.wait(waiting, num_returns=1, timeout=POLL_SECONDS)
-        for reference in ready:
-            results[tasks[reference]] = ray.get(reference)
-        lines: Board = ray.get(progress.read.remote())
-        watch({**board, **lines, **dict.fromkeys(results, ("finished", 1, 1))})
-    return results
 
 
 def _backbone(config: TrainingConfig, images: list[TrainingImages]) -> BackboneWeights:
@@ -171,9 +139,13 @@ def _backbone(config: TrainingConfig, images: list[TrainingImages]) -> BackboneW
     return BackboneWeights(state, "v1.5", f"{name}, norms settled on {len(uris)} training images")
 
 
-def _inputs(config: TrainingConfig, precision: str, backbone: BackboneWeights, initial: dict[str, torch.Tensor]) -> str:
+def _inputs(
+    config: TrainingConfig, device: str, precision: str, backbone: BackboneWeights, initial: dict[str, torch.Tensor]
+) -> str:
     content = {
+        "made_by": created_by(),  # what one version has begun is not mixed with what another one makes
         "recipe": asdict(config.steps),
+        "device": device,
         "precision": precision,
         "seed": config.seed,
         "preprocessing": asdict(config.preprocessing),

@@ -13,7 +13,7 @@ from anomaly_core.cae import CAE
 from anomaly_core.cae_training import Loss
 from anomaly_core.forms import ScoreName
 from anomaly_core.training import RECIPES, Recipe
-from jobs.training.category import SCORE
+from jobs.training.fits import SCORE
 
 
 class Dropping(CAE):

@@ -39,7 +39,7 @@ from anomaly_core.training import Fitted, extract_layers, parted, split
 from jobs.evaluation.figures import by_threshold
 from jobs.evaluation.images import read_mask
 from jobs.machine import cores
-from jobs.training.category import SCORE, fit_and_calibrate
+from jobs.training.fits import SCORE, fit_and_calibrate
 from jobs.training.tasks import TaskSettings
 from tests.bench.candidates import CANDIDATES, Way
 from tests.bench.defects import KINDS, draw

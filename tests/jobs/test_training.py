@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,17 @@ import torch
 from PIL import Image
 
 from anomaly_core.bundle import load_pth
-from anomaly_core.bundle_manifest import BACKBONE_FILE, BUNDLE_FILE, BundleError, BundleManifest, features_file
+from anomaly_core.bundle_manifest import (
+    BACKBONE_FILE,
+    BUNDLE_FILE,
+    BundleError,
+    BundleManifest,
+    RouterInfo,
+    features_file,
+)
 from anomaly_core.cae import CAE, load_cae
 from anomaly_core.cae_training import fit_cae, residual_weights
+from anomaly_core.features import random_backbone_state
 from anomaly_core.inspector import Inspector
 from anomaly_core.metrics import decided, image_auroc
 from anomaly_core.preprocess import Preprocessing
@@ -30,16 +39,18 @@ from jobs.audit.config import AuditConfig
 from jobs.audit.run import audit
 from jobs.bundles import read_bundle
 from jobs.cluster_session import ray_session
-from jobs.training import category as fitting
-from jobs.training import command, config
+from jobs.training import command, config, schedule
+from jobs.training import fits as fitting
 from jobs.training import train as module
 from jobs.training.add import Added, Addition, add_category
 from jobs.training.board import ProgressBoard
-from jobs.training.category import fit_and_calibrate, fit_fold
+from jobs.training.category import fit_category, fit_one
 from jobs.training.config import TrainingConfig, TrainingError
-from jobs.training.images import find_images
+from jobs.training.extraction import extracted
+from jobs.training.fits import fit_and_calibrate, fit_rows, fits_of
+from jobs.training.images import TrainingImages, find_images
 from jobs.training.router import router_identity
-from jobs.training.tasks import TaskSettings, finished
+from jobs.training.tasks import TaskRecord, TaskSettings, files_of, finished
 from jobs.training.train import train
 from jobs.weights import WeightsError
 from tests.anomaly_core.files import encode
@@ -349,16 +360,17 @@ def test_a_task_one_of_whose_files_is_lost_or_changed_is_not_finished(
 ) -> None:
     shutil.copytree(trained, tmp_path / "bundle")
     asked = settings(images, tmp_path / "bundle")
-    found = {one.category: one.identity for one in find_images(asked.images, ())}
-    task = "router" if "router" in lost else "bar"
-    identity = found.get(task) or router_identity(find_images(asked.images, ()))
+    found = find_images(asked.images, ())
+    task, of = ("router", found) if "router" in lost else ("bar", found[:1])
+    identity = router_identity(found) if task == "router" else found[0].identity
+    uris = [uri for one in of for uri in one.uris]
     inputs = json.loads((trained / "training" / f"{task}.json").read_bytes())["inputs"]
     steps = TaskSettings(asked.output, asked.steps, "cpu", "float32", 0, inputs, Preprocessing())
-    assert finished(steps, task, identity) is not None
+    assert finished(steps, task, identity, uris) is not None
     (tmp_path / "bundle" / lost).write_bytes(b"x")
-    assert finished(steps, task, identity) is None
+    assert finished(steps, task, identity, uris) is None
     (tmp_path / "bundle" / lost).unlink()
-    assert finished(steps, task, identity) is None
+    assert finished(steps, task, identity, uris) is None
 
 
 def test_no_category_may_share_a_file_with_the_training(images: Path, tmp_path: Path) -> None:
@@ -401,63 +413,183 @@ def folded(monkeypatch: pytest.MonkeyPatch) -> Recipe:
     return recipe
 
 
+def steps_of(output: Path, recipe: Recipe, inputs: str = "") -> TaskSettings:
+    return TaskSettings(str(output), recipe, "cpu", "float32", 0, inputs, Preprocessing())
+
+
+def in_folder(output: Path) -> set[str]:
+    return {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+
+
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_training_that_was_killed_goes_on_at_the_next_fold(
-    trained: Path, images: Path, tmp_path: Path, folded: Recipe
-) -> None:
-    """All but one category was done; of that, one of three autoencoders."""
+def test_a_training_that_was_killed_fits_only_what_is_not_there(images: Path, tmp_path: Path, folded: Recipe) -> None:
+    """The router was done, and one of three autoencoders; of another training, something is left."""
     output = tmp_path / "bundle"
     asked = settings(images, output, categories=("bar",))
-    train(asked)
+    boards: list[dict[str, tuple[str, int, int]]] = []
+    train(asked, boards.append)
+    assert [board["bar"] for board in boards if "bar" in board][-1] == ("finished", 1, 1)
+    assert ("epochs of 3 fits", 3 * 15, 3 * 15) in [board.get("bar") for board in boards]
     [info] = BundleManifest.from_bytes((output / BUNDLE_FILE).read_bytes()).training.values()
-    names = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    assert {name for name in names if name.startswith("training")} == {
+    found = in_folder(output)
+    assert {name for name in found if name.startswith("training")} == {
         "training/bar.json", "training/router.json", "training/settings.json"
     }  # fmt: skip
     assert (info.folds, len(info.calibration_scores)) == (2, 8)
 
     record = json.loads((output / "training" / "bar.json").read_bytes())
     [bar] = find_images(str(images), ("bar",))
-    steps = TaskSettings(str(output), folded, "cpu", "float32", 0, record["inputs"], Preprocessing())
     backbone = load_pth({"f": (output / BACKBONE_FILE).read_bytes()}, "f")
     # As many threads as before: what a random backbone settles on, and so its digest, depends on them.
-    fit_fold(bar, 1, backbone, "v1.5", steps, torch.get_num_threads(), MagicMock())
+    threads = torch.get_num_threads()
+    fit_one(bar, 1, backbone, "v1.5", steps_of(output, folded, record["inputs"]), threads, MagicMock())
     before = output / "training" / "bar" / "1.json"
     figures = json.loads(before.read_bytes())
     before.write_text(json.dumps(figures | {"info": figures["info"] | {"seconds": 10_000.0}}))
+    (before.parent / "2.pth").write_bytes(b"of a fit whose record was never written")
+    (before.parent / f".0-{32 * 'a'}.tmp").write_bytes(b"of a writer that was killed")
     (output / "training" / "bar.json").unlink()
-    boards: list[dict[str, tuple[str, int, int]]] = []
+    boards.clear()
     train(asked, boards.append)
     [again] = BundleManifest.from_bytes((output / BUNDLE_FILE).read_bytes()).training.values()
     assert 10_000 < again.seconds < 10_100  # it was taken as it was
     assert again.calibration_scores == pytest.approx(info.calibration_scores, rel=1e-5)
-    assert names == {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    assert not (output / "training" / "bar").exists()
+    assert in_folder(output) == found
+    assert not before.parent.exists()
     assert boards[0]["router"] == ("finished before", 1, 1)
+    assert min(done for board in boards for stage, done, _ in [board.get("bar", ("", 15, 0))] if "fits" in stage) == 15
 
 
-def test_the_same_images_elsewhere_are_no_reason_to_train_again(images: Path, tmp_path: Path) -> None:
+def test_what_one_task_fits_is_what_all_in_one_would(images: Path, tmp_path: Path, folded: Recipe) -> None:
+    shutil.copytree(images / "bar", tmp_path / "images" / "bar")
+    [bar] = find_images(str(tmp_path / "images"), ())
+    steps = steps_of(tmp_path, folded)
+    backbone = random_backbone_state(torch.rand(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
+    records = [fit_one(bar, number, backbone, "v1.5", steps, 1, MagicMock()) for number in range(3)]
+    with extracted(bar.uris, backbone, "v1.5", steps) as found:
+        for record, fit in zip(records, fits_of(8, folded, 0), strict=True):
+            (data,) = files_of(steps, record).values()
+            expected = fit_rows(found.layer2, found.layer3, fit, steps, lambda stage: lambda done, total: None)
+            state: Any = load_pth({"f": data}, "f")
+            for key, value in expected.state.items():
+                assert torch.allclose(state[key], value, rtol=1e-3, atol=1e-5), (fit.stage, key)
+        kept, _, scores = fit_and_calibrate(found.layer2, found.layer3, steps, lambda stage: lambda done, total: None)
+    info = fit_category(bar, backbone, "v1.5", steps, 1, MagicMock(), *records)
+    assert info.losses == pytest.approx(kept.losses, rel=1e-4)
+    assert info.calibration_scores == pytest.approx(sorted(scores), rel=1e-3)
+
+    first = Path(bar.uris[0])
+    before = first.read_bytes()
+    shutil.copyfile(bar.uris[1], first)
+    with pytest.raises(TrainingError, match="bar: its images were changed while it was trained"):
+        fit_category(bar, backbone, "v1.5", steps, 1, MagicMock(), *records)
+    first.write_bytes(before)
+
+    path = tmp_path / "training" / "bar" / "0.pth"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(TrainingError, match=r"training/bar/0\.pth is not there as it was written; --output must be"):
+        fit_category(bar, backbone, "v1.5", steps, 1, MagicMock(), *records)
+    path.unlink()
+    with pytest.raises(TrainingError, match=r"training/bar/0\.pth is not there as it was written"):
+        fit_category(bar, backbone, "v1.5", steps, 1, MagicMock(), *records)
+
+
+WAITS = "waits"
+
+
+def fail_or_wait(images: TrainingImages, number: int, *_: Any) -> None:
+    """Instead of ``fit_one``: the second fit fails, and the others wait until a file is there."""
+    if number == 1:
+        raise TrainingError(f"{images.uris[0]}: no good")
+    while not Path(images.uris[0]).with_name(WAITS).exists():
+        time.sleep(0.1)
+    raise TrainingError("this one was waited for")
+
+
+@pytest.mark.usefixtures("ray_cluster", "folded")
+def test_what_fails_is_told_before_other_fits_end(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(images / "bar", tmp_path / "images" / "bar")
+    monkeypatch.setattr(schedule, "fit_one", fail_or_wait)
+    monkeypatch.setattr(schedule, "fit_all", fail_or_wait)  # not called: it is finished
+    monkeypatch.setattr(module, "look", lambda settings, task, *_: ROUTED if task == "router" else None)
+    try:
+        with pytest.raises(Exception, match=r"00\.png: no good"):
+            train(settings(tmp_path / "images", tmp_path / "bundle"))
+    finally:
+        (tmp_path / "images" / "bar" / "train" / "good" / WAITS).touch()
+
+
+ROUTED = TaskRecord(
+    inputs="", images="", files={}, info=RouterInfo(source="", frozen_norms=0, losses=[], seconds=0).model_dump()
+)
+
+
+@pytest.mark.parametrize(
+    ("counts", "recipe", "cpus", "gpus", "device", "threads"),
+    [
+        ([320], "default", 2, 0, "cpu", [1, 1, 1, 1, 1, 1]),
+        ([320], "default", 16, 0, "cpu", [2, 2, 2, 2, 2, 3]),
+        ([320], "reference", 16, 0, "cpu", [4]),
+        ([5000, 100], "default", 8, 0, "cpu", [4, 1, 1, 1, 1, 1, 1]),
+        ([320, 267, 209], "default", 8, 2, "cuda", [4] * 18),
+        ([320, 267, 209], "default", 2, 1, "cuda", [2] * 18),
+    ],
+)
+def test_larger_fits_have_more_threads(
+    counts: list[int],
+    recipe: str,
+    cpus: int,
+    gpus: int,
+    device: str,
+    threads: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(schedule.ray, "cluster_resources", lambda: {"CPU": float(cpus), "GPU": float(gpus)})
+    some = [TrainingImages(f"c{i}", ("/x",) * count, "") for i, count in enumerate(counts)]
+    plans = [schedule.Plan(one, fits_of(len(one.uris), RECIPES[recipe], 0), {}) for one in some]
+    shares = schedule.Shares.of(plans, device)
+    assert [shares.threads(len(fit.rows)) for plan in plans for fit in plan.fits] == threads
+
+
+def test_the_same_images_elsewhere_are_no_reason_to_train_again(
+    trained: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained, tmp_path / "bundle")
     shutil.copytree(images, tmp_path / "copy", copy_function=shutil.copyfile)  # with other times
-    before, copied = find_images(str(images), ()), find_images(str(tmp_path / "copy"), ())
-    assert [one.identity for one in copied] == [one.identity for one in before]
     path = tmp_path / "copy" / "bar" / "train" / "good" / "03.png"
+    assert path.stat().st_mtime != (images / "bar" / "train" / "good" / "03.png").stat().st_mtime
+    monkeypatch.setattr(module, "run_tasks", MagicMock(side_effect=TrainingError("something is to do")))
+    boards: list[dict[str, tuple[str, int, int]]] = []
+    train(settings(tmp_path / "copy", tmp_path / "bundle"), boards.append)
+    assert boards == [dict.fromkeys(("bar", "column", "router"), ("finished before", 1, 1))]
+
+    copied = find_images(str(tmp_path / "copy"), ())
+    inputs = json.loads((trained / "training" / "bar.json").read_bytes())["inputs"]
+    steps = steps_of(tmp_path / "bundle", RECIPES["small"], inputs)
+    assert [finished(steps, one.category, one.identity, one.uris) is not None for one in copied] == [True, True]
     data = bytearray(path.read_bytes())
     data[-20] ^= 1  # as long as before
     path.write_bytes(data)
-    changed = find_images(str(tmp_path / "copy"), ())
-    assert [one.identity == other.identity for one, other in zip(changed, before, strict=True)] == [False, True]
+    assert [finished(steps, one.category, one.identity, one.uris) is not None for one in copied] == [False, True]
+    path.unlink()
+    assert finished(steps, "bar", copied[0].identity, copied[0].uris) is None
 
 
-def test_progress_of_fits_side_by_side_is_one_line() -> None:
+def test_progress_of_fits_side_by_side_is_one_line_that_never_goes_back() -> None:
     board = ProgressBoard()
-    board.part("screw", 0, 6, 0, 1)
-    assert board.read() == {"screw": ("6 fits", 0, 6)}
-    board.part("screw", 0, 6, 100, 120)
-    board.part("screw", 5, 6, 0, 1)
-    board.part("screw", 4, 6, 20, 120)
-    assert board.read() == {"screw": ("6 fits", 120, 720)}
-    board.write("screw", "features", 4, 320)
-    assert board.read() == {"screw": ("features", 4, 320)}
+    board.fit("screw", 0, 6, 120, 0)
+    assert board.read() == {"screw": ("epochs of 6 fits", 0, 720)}
+    board.fit("screw", 0, 6, 120, 100)
+    board.fit("screw", 5, 6, 120, 0)
+    board.fit("screw", 4, 6, 120, 20)
+    board.fit("screw", 0, 6, 120, 1)  # begun again elsewhere
+    assert board.read() == {"screw": ("epochs of 6 fits", 120, 720)}
+    board.write("screw", "calibration", 4, 320)
+    board.fit("screw", 4, 6, 120, 30)  # came late
+    assert board.read() == {"screw": ("calibration", 4, 320)}
 
 
 def test_wrong_requests_are_named(images: Path, tmp_path: Path) -> None:
