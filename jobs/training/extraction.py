@@ -55,6 +55,7 @@ def _layers(count: int, precision: Precision, local: Path) -> tuple[torch.Tensor
         path = local / name
         _allocate(path, size * dtype.itemsize)
         flat = torch.from_file(str(path), shared=True, size=size, dtype=dtype)
+        path.unlink()  # gone when the process is, however it ends
         return flat.view(*shape).permute(0, 3, 1, 2)  # channels last: they are put together in less than half the time
 
     layer2 = mapped("layer2", (count, GRID, GRID, LAYER2_CHANNELS))

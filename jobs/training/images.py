@@ -68,11 +68,13 @@ def find_images(uri: str, categories: Sequence[str]) -> list[TrainingImages]:
 def decode_images(
     uris: Sequence[str], path: Path, preprocessing: Preprocessing
 ) -> tuple[npt.NDArray[np.uint8], list[bytes]]:
-    """Decode images into a memory map uint8 (N, 224, 224, 3) at ``path``; also the SHA-256 of each file.
+    """Decode images into a memory map uint8 (N, 224, 224, 3) of a file at ``path``, which has no name afterwards; also
+    the SHA-256 of each image's file.
 
     Raises TrainingError naming the first image that cannot be decoded: a model must not be fitted to what is left.
     """
     pixels = np.memmap(path, dtype=np.uint8, mode="w+", shape=(len(uris), SIZE, SIZE, 3))
+    path.unlink()  # gone when the process is, however it ends
 
     def one(index: int) -> bytes:
         try:
