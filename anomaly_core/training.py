@@ -176,7 +176,9 @@ def split(count: int, held_out: float, seed: int) -> tuple[npt.NDArray[np.int64]
         return np.arange(count), np.arange(count)
     aside = max(2, round(held_out * count))
     if count - aside < 2:
-        raise ValueError(f"{count} images are too few to hold out {held_out:g} of them: give more images")
+        raise ValueError(
+            f"{count} images are too few to hold out {held_out:g} of them: two at least are needed, and two to fit"
+        )
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[aside:]), np.sort(order[:aside])
 

@@ -64,13 +64,16 @@ class AllowList:
 
     def _local(self, path: str) -> str:
         real = os.path.realpath(path)
-        for prefix in self.prefixes:
-            if scheme_of(prefix) != "file":
-                continue
-            root = os.path.realpath(path_of(prefix))
-            if real == root or real.startswith(root.rstrip("/") + "/"):
-                return real
-        raise NotAllowed(f"outside the allowed folders ({', '.join(self.prefixes)}); see --allow")
+        folders = [path_of(prefix) for prefix in self.prefixes if scheme_of(prefix) == "file"]
+        if any(_within(real, os.path.realpath(folder)) for folder in folders):
+            return real
+        link = any(_within(os.path.abspath(path), os.path.abspath(folder)) for folder in folders)
+        told = "a symbolic link to a place outside" if link else "outside"
+        raise NotAllowed(f"{told} the allowed folders ({', '.join(self.prefixes)}); see --allow")
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _plain(uri: str) -> bool:

@@ -42,6 +42,8 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
         console.print(failures)
     failed = counts["status"].get("failed", 0)
     say(f"{counts['rows']:,} images: {counts['status'].get('scored', 0):,} scored, {failed:,} failed")
+    if unknown := counts["status"].get("scored", 0) - sum(counts["scored_by_category"].values()):
+        say(f"{unknown:,} of them show no product that the bundle knows: to review, without a score, not in the queue")
     if left_out := told(record.frozen.get("left_out", {})):
         say(f"left out of the manifest: {left_out}")
     if counts["render_errors"]:

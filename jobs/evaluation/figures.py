@@ -29,7 +29,8 @@ class Defect:
 
 @dataclass(frozen=True)
 class Routing:
-    """good, defective: images routed to their category. good_unknown, defective_unknown: called unknown products.
+    """good, defective: images routed to their category. good_unknown, defective_unknown: called unknown products,
+    of none if the bundle cannot tell them.
 
     smallest_margin: of the right category's logit over the highest other one, and nearest the image that has it; None
     for a bundle of one category.
@@ -186,12 +187,18 @@ def _routing(group: Sequence[Judged]) -> Routing:
     return Routing(
         good=share(False, lambda one: one.routed_right),
         defective=share(True, lambda one: one.routed_right),
-        good_unknown=share(False, _is_unknown),
-        defective_unknown=share(True, _is_unknown),
+        good_unknown=_called_unknown(group, defective=False),
+        defective_unknown=_called_unknown(group, defective=True),
         smallest_confidence=min(one.confidence for one in group),
         smallest_margin=smallest,
         nearest=nearest,
     )
+
+
+def _called_unknown(group: Sequence[Judged], *, defective: bool) -> Rate:
+    """Of no images at all if the bundle cannot tell unknown products."""
+    chosen = [_is_unknown(one) for one in group if one.image.defective == defective and one.distance is not None]
+    return rate(sum(chosen), len(chosen))
 
 
 def _is_unknown(one: Judged) -> bool:

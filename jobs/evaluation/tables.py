@@ -220,16 +220,20 @@ def _routings(found: Evaluation) -> list[list[str]]:
     return [
         [
             name,
-            f"{one.good.count} of {one.good.of}",
-            f"{one.defective.count} of {one.defective.of}",
-            f"{one.good_unknown.count} of {one.good_unknown.of}",
-            f"{one.defective_unknown.count} of {one.defective_unknown.of}",
+            _of(one.good),
+            _of(one.defective),
+            _of(one.good_unknown),
+            _of(one.defective_unknown),
             f"{one.smallest_confidence:.4f}",
             "-" if one.smallest_margin is None else f"{one.smallest_margin:.2f}",
             one.nearest or "-",
         ]
         for name, one in each
     ]
+
+
+def _of(share: Rate) -> str:
+    return f"{share.count} of {share.of}" if share.of else "-"
 
 
 def _number(value: float | None) -> str:

@@ -28,6 +28,8 @@ from jobs.weights import WeightsError
 Result = TypeVar("Result")
 # Accuracy of a router on its own training images, below which the person is told.
 ROUTES_WELL = 0.9
+# Scores of normal images, below which a threshold is hardly more than a guess, and the person is told.
+SCORES_ENOUGH = 20
 
 
 def train_command(settings: dict[str, Any]) -> int:
@@ -42,7 +44,7 @@ def train_command(settings: dict[str, Any]) -> int:
 
     def work() -> None:
         print_bundle(_with_progress(lambda watch: train(config, watch)))
-        output.print(f"bundle written to {config.output} in {elapsed(start)}", markup=False, soft_wrap=True)
+        output.print(f"the bundle is in {config.output}, after {elapsed(start)}", markup=False, soft_wrap=True)
 
     return _ended(work)
 
@@ -56,15 +58,15 @@ def add_command(asked: Addition) -> int:
         print_bundle(added.manifest)
         names = ", ".join(added.categories)
         output.print(
-            f"added {names}, to which {added.new_routed:,} of {added.new_of:,} training images are routed; of "
-            f"{added.of:,} of the others {added.routed_before:,} were routed right, {added.routed_after:,} are now; "
-            "their autoencoders and thresholds are as they were",
+            f"added {names}; training images that are routed right: {added.new_routed:,} of {added.new_of:,} of the "
+            f"new categories; of the others {added.routed_before:,} of {added.of:,} before, {added.routed_after:,} now "
+            "(their autoencoders and thresholds are as they were)",
             markup=False,
             soft_wrap=True,
         )
         if added.routed_after < added.routed_before:
             output.print("warning: routing of the others got worse", style="yellow", soft_wrap=True)
-        output.print(f"bundle written to {asked.output} in {elapsed(start)}", markup=False, soft_wrap=True)
+        output.print(f"the bundle is in {asked.output}, after {elapsed(start)}", markup=False, soft_wrap=True)
 
     return _ended(work)
 
@@ -127,10 +129,11 @@ def print_bundle(manifest: BundleManifest) -> None:
         if trained:
             losses = [f"{info.losses[0]:.4g}", *losses, f"{info.best_epoch + 1} of {len(info.losses)}"]
         promised = info.promised_false_rejects
-        told = "-" if promised is None else f"{100 * promised:.2g} %"
+        told = "nothing" if promised is None else f"{100 * promised:.2g} %"
         table.add_row(category, str(info.images), *losses, f"{info.threshold:.4g}", told, f"{info.seconds:.1f}")
     output.print(table)
     _print_rule(manifest)
+    _print_few_scores(manifest)
     router = manifest.router
     output.print(
         f"router: accuracy on its training images {router.training_accuracy:.4f}, {router.seconds:.1f} s, "
@@ -175,6 +178,17 @@ def _print_rule(manifest: BundleManifest) -> None:
         output.print(
             f"warning: too few normal images to promise {100 * asked:g} %; the smallest share that "
             f"they support was taken: {names}",
+            style="yellow",
+            soft_wrap=True,
+        )
+
+
+def _print_few_scores(manifest: BundleManifest) -> None:
+    counts = {category: len(info.calibration_scores) for category, info in manifest.training.items()}
+    if few := [f"{category} {count}" for category, count in counts.items() if count < SCORES_ENOUGH]:
+        output.print(
+            f"warning: thresholds rest on the scores of few normal images ({', '.join(few)}): defects may pass, or "
+            "good parts be rejected; train on more images, and see what evaluate says",
             style="yellow",
             soft_wrap=True,
         )

@@ -12,6 +12,7 @@ import torch
 from anomaly_core.bundle_manifest import CategoryInfo, RouterInfo
 from jobs.training.board import Board, ProgressBoard
 from jobs.training.category import fit_category, fit_one, fit_task
+from jobs.training.config import TrainingError
 from jobs.training.fits import Fit, fits_of
 from jobs.training.images import TrainingImages
 from jobs.training.router import fit_all
@@ -59,7 +60,7 @@ def run_tasks(
     fails ends it with what it raised.
     """
     progress = ray.remote(ProgressBoard).options(num_cpus=0).remote()
-    plans = [_planned(one, settings) for one in sorted(todo, key=lambda one: -len(one.uris))]
+    plans = [planned(one, settings) for one in sorted(todo, key=lambda one: -len(one.uris))]
     shares = Shares.of(plans, settings.device)
     # Made once each: Ray starts the tasks of one of them in the order in which they were given.
     route, fit, calibrate = (ray.remote(work) for work in (fit_all, fit_one, fit_category))
@@ -123,8 +124,12 @@ class Shares:
         return min(max(1, int(self.at_once * share)), MOST_THREADS)
 
 
-def _planned(images: TrainingImages, settings: TaskSettings) -> Plan:
-    fits = fits_of(len(images.uris), settings.recipe, settings.seed)
+def planned(images: TrainingImages, settings: TaskSettings) -> Plan:
+    """What a category needs. Raises TrainingError, naming it, if it has too few images."""
+    try:
+        fits = fits_of(len(images.uris), settings.recipe, settings.seed)
+    except ValueError as error:
+        raise TrainingError(f"{images.category}: {error}") from error
     before = {}
     for number, fit in enumerate(fits) if len(fits) > 1 else ():
         uris = [images.uris[row] for row in fit.rows]

@@ -23,6 +23,7 @@ from anomaly_core.bundle_manifest import (
     THRESHOLDS_FILE,
     TRAINING_FILE,
     BackboneInfo,
+    BundleError,
     BundleManifest,
     CategoryInfo,
     PreprocessingInfo,
@@ -78,7 +79,6 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
         inputs=_inputs(config, device, precision, backbone, initial),
         preprocessing=config.preprocessing,
     )
-    delete(join(config.output, BUNDLE_FILE))  # until the new bundle is whole there must be none that looks whole
     infos: dict[str, CategoryInfo] = {}
     board: Board = {}
     for one in images:
@@ -89,6 +89,11 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
     router = RouterInfo.model_validate(done.info) if done is not None else None
     watch(board)
     todo = [one for one in images if one.category not in infos]
+    if not todo and router is not None:
+        there = _as_it_is(config.output, [one.category for one in images], infos, router)
+        if there is not None:
+            return there
+    delete(join(config.output, BUNDLE_FILE))  # until the new bundle is whole there must be none that looks whole
     if todo or router is None:
         with ray_session():
             everything = images if router is None else None
@@ -125,6 +130,22 @@ def begin(output: str, asked: str) -> None:
         write_bytes(join(output, TRAINING_FILE), asked.encode())
     except OSError as error:
         raise TrainingError(f"--output {output} cannot be written ({error}); give another folder") from error
+
+
+def _as_it_is(
+    output: str, categories: list[str], infos: dict[str, CategoryInfo], router: RouterInfo
+) -> BundleManifest | None:
+    """The bundle that is there, if it is what was trained and nothing of it is missing or changed: it keeps its digest,
+    by which runs know it."""
+    try:
+        manifest = BundleManifest.from_bytes(read_bytes(join(output, BUNDLE_FILE)))
+        if (manifest.categories, manifest.training, manifest.router) != (categories, infos, router):
+            return None
+        if any(sha256(read_bytes(join(output, name))) != digest for name, digest in manifest.files.items()):
+            return None
+    except (FileNotFoundError, BundleError):
+        return None
+    return manifest
 
 
 def _backbone(config: TrainingConfig, images: list[TrainingImages]) -> BackboneWeights:

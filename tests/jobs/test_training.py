@@ -155,6 +155,7 @@ def test_with_images_enough_a_bundle_tells_unknown_products(
 ) -> None:
     again = tmp_path / "bundle"
     shutil.copytree(trained, again)
+    (again / BUNDLE_FILE).unlink()
     monkeypatch.setattr(module, "LEAST", 8)
     train(settings(images, again))  # all is there but what tells them
     read = read_bundle(str(again))
@@ -273,6 +274,16 @@ def test_a_promise_that_the_images_do_not_support_is_told(trained: Path, capsys:
     said = " ".join(capsys.readouterr().out.split())
     assert "too few normal images to promise 1 %; the smallest share that they support was taken: column 33 %" in said
     assert command.train_command({"images": "/a", "output": "/b", "threshold": "f1"}) == 2
+
+
+def test_thresholds_from_few_scores_are_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = BundleManifest.from_bytes((trained / BUNDLE_FILE).read_bytes())
+    command.print_bundle(manifest)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: thresholds rest on the scores of few normal images (bar 2, column 2): defects may pass" in said
+    enough = manifest.training["bar"].model_copy(update={"calibration_scores": [0.1] * 20})
+    command.print_bundle(manifest.model_copy(update={"training": {"bar": enough}}))
+    assert "few normal images" not in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -565,6 +576,10 @@ def test_the_same_images_elsewhere_are_no_reason_to_train_again(
     boards: list[dict[str, tuple[str, int, int]]] = []
     train(settings(tmp_path / "copy", tmp_path / "bundle"), boards.append)
     assert boards == [dict.fromkeys(("bar", "column", "router"), ("finished before", 1, 1))]
+    assert (tmp_path / "bundle" / BUNDLE_FILE).read_bytes() == (trained / BUNDLE_FILE).read_bytes()
+    (tmp_path / "bundle" / "thresholds.json").write_text("{}")
+    train(settings(tmp_path / "copy", tmp_path / "bundle"))  # a file was changed: the bundle is put together again
+    assert (tmp_path / "bundle" / "thresholds.json").read_bytes() == (trained / "thresholds.json").read_bytes()
 
     copied = find_images(str(tmp_path / "copy"), ())
     inputs = json.loads((trained / "training" / "bar.json").read_bytes())["inputs"]
@@ -597,6 +612,9 @@ def test_wrong_requests_are_named(images: Path, tmp_path: Path) -> None:
         train(settings(images, tmp_path, categories=("screw",)))
     with pytest.raises(TrainingError, match="train/good"):
         train(settings(tmp_path, tmp_path / "out"))
+    few = TrainingImages("bar", ("/a", "/b"), "")
+    with pytest.raises(TrainingError, match=r"^bar: 2 images are too few to hold out 0\.25 of them: two at least are"):
+        schedule.planned(few, steps_of(tmp_path, RECIPES["small"]))
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(TrainingError, match=f"--output {tmp_path}/file cannot be written"):
         train(settings(images, tmp_path / "file", backbone_weights=str(tmp_path / "none.pth")))
