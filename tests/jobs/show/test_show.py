@@ -212,7 +212,8 @@ def test_no_image_is_read_that_the_run_might_not_read(own: Made, tmp_path: Path)
     target = tmp_path / "elsewhere.png"
     os.rename(own.image(TALL), target)
     os.symlink(target, own.image(TALL))
-    only_the_heatmap(own, tmp_path / "b", TALL, "the image cannot be had (not_allowed: outside the allowed folders")
+    told = "the image cannot be had (not_allowed: a symbolic link to a place outside the allowed folders"
+    only_the_heatmap(own, tmp_path / "b", TALL, told)
     own.record.parts["settings"]["allow"] = [str(tmp_path)]
     own.record.save(own.folder)
     assert show(own, tmp_path / "c", "--uri", OUTSIDE, "--uri", TALL).exit_code == 0

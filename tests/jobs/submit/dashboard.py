@@ -18,8 +18,8 @@ class Fake:
     """What the server has, and what it was asked.
 
     jobs: by id, as Ray tells of them. log: what a job has written. cuts: after how many characters of the log each of
-    the next connections is cut. down: answers nothing to questions for a job. on_stop: what a job does that is asked to
-    stop. finish: how a submitted job ends, as fields of it; None while it runs.
+    the next connections is cut. down: answers nothing to questions for a job; unanswered: so many were asked. on_stop:
+    what a job does that is asked to stop. finish: how a submitted job ends, as fields of it; None while it runs.
     """
 
     def __init__(self) -> None:
@@ -28,6 +28,7 @@ class Fake:
         self.cuts: list[int] = []
         self.tails = 0
         self.down = False
+        self.unanswered = 0
         self.token: str | None = None
         self.finish: dict[str, Any] | None = {"status": "SUCCEEDED", "driver_exit_code": 0}
         self.on_submit: Callable[[dict[str, Any]], web.Response | None] = lambda body: None
@@ -86,6 +87,7 @@ def _application(fake: Fake) -> web.Application:
         if fake.down:
             assert request.transport is not None
             request.transport.close()
+            fake.unanswered += 1
         job_id = request.match_info["id"]
         if job_id not in fake.jobs:
             return web.Response(status=404, text=f"Job {job_id} does not exist")
