@@ -178,8 +178,10 @@ def by_threshold(scores: npt.NDArray[np.floating], threshold: float) -> list[str
 
 
 def _routing(group: Sequence[Judged]) -> Routing:
-    def share(defective: bool, holds: Callable[[Judged], bool]) -> Rate:
-        chosen = [holds(one) for one in group if one.image.defective == defective]
+    told = [one for one in group if one.distance is not None]  # none if the bundle cannot tell unknown products
+
+    def share(defective: bool, holds: Callable[[Judged], bool], of: Sequence[Judged] = group) -> Rate:
+        chosen = [holds(one) for one in of if one.image.defective == defective]
         return rate(sum(chosen), len(chosen))
 
     margins = [(one.logit_margin, one.image.path) for one in group if one.logit_margin is not None]
@@ -187,18 +189,12 @@ def _routing(group: Sequence[Judged]) -> Routing:
     return Routing(
         good=share(False, lambda one: one.routed_right),
         defective=share(True, lambda one: one.routed_right),
-        good_unknown=_called_unknown(group, defective=False),
-        defective_unknown=_called_unknown(group, defective=True),
+        good_unknown=share(False, _is_unknown, told),
+        defective_unknown=share(True, _is_unknown, told),
         smallest_confidence=min(one.confidence for one in group),
         smallest_margin=smallest,
         nearest=nearest,
     )
-
-
-def _called_unknown(group: Sequence[Judged], *, defective: bool) -> Rate:
-    """Of no images at all if the bundle cannot tell unknown products."""
-    chosen = [_is_unknown(one) for one in group if one.image.defective == defective and one.distance is not None]
-    return rate(sum(chosen), len(chosen))
 
 
 def _is_unknown(one: Judged) -> bool:

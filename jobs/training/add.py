@@ -38,7 +38,7 @@ from jobs.training.images import TrainingImages, decode_images, find_images
 from jobs.training.router import router_features
 from jobs.training.schedule import run_tasks
 from jobs.training.tasks import TaskSettings, some
-from jobs.training.train import begin, clear, created_by, created_now, known_file, look, references_of
+from jobs.training.train import begin, categories_before, clear, created_by, created_now, known_file, references_of
 from jobs.uris import is_local, join, normal
 from jobs.weights import BackboneWeights
 
@@ -129,12 +129,8 @@ def _settings(manifest: BundleManifest, bundle: Bundle, output: str, device: str
 def _trained(
     images: list[TrainingImages], bundle: Bundle, settings: TaskSettings, watch: Callable[[Board], None]
 ) -> dict[str, CategoryInfo]:
-    infos: dict[str, CategoryInfo] = {}
     board: Board = {}
-    for one in images:
-        done = look(settings, one.category, one.identity, one.uris, board)
-        if done is not None:
-            infos[one.category] = CategoryInfo.model_validate(done.info)
+    infos = categories_before(settings, images, board)
     watch(board)
     todo = [one for one in images if one.category not in infos]
     if todo:

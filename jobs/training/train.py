@@ -79,12 +79,8 @@ def train(config: TrainingConfig, watch: Callable[[Board], None] = lambda board:
         inputs=_inputs(config, device, precision, backbone, initial),
         preprocessing=config.preprocessing,
     )
-    infos: dict[str, CategoryInfo] = {}
     board: Board = {}
-    for one in images:
-        done = look(settings, one.category, one.identity, one.uris, board)
-        if done is not None:
-            infos[one.category] = CategoryInfo.model_validate(done.info)
+    infos = categories_before(settings, images, board)
     done = look(settings, "router", router_identity(images), [uri for one in images for uri in one.uris], board)
     router = RouterInfo.model_validate(done.info) if done is not None else None
     watch(board)
@@ -113,6 +109,14 @@ def look(settings: TaskSettings, task: str, identity: str, uris: Sequence[str], 
     elif has_record(settings, task):
         board[task] = ("begins anew: images or settings are not those of before", 0, 1)
     return done
+
+
+def categories_before(
+    settings: TaskSettings, images: Sequence[TrainingImages], board: Board
+) -> dict[str, CategoryInfo]:
+    """The figures of the categories that are finished, of which the board is told."""
+    looked = {one.category: look(settings, one.category, one.identity, one.uris, board) for one in images}
+    return {category: CategoryInfo.model_validate(done.info) for category, done in looked.items() if done is not None}
 
 
 def clear(output: str, images: Sequence[TrainingImages]) -> None:
