@@ -75,7 +75,8 @@ class Images:
 @app.command()
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Recipes (default: all).")] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds of the training, from 0.")] = 1,
+    seeds: Annotated[int, typer.Option(help="How many seeds of the training.")] = 1,
+    first: Annotated[int, typer.Option("--first-seed", help="The first of them.")] = 0,
     test: Annotated[
         bool, typer.Option("--test", help="Tell the figures on the test images, of chosen recipes.")
     ] = False,
@@ -94,14 +95,14 @@ def main(
         name: [{} for _ in range(seeds)] for name in (*chosen, *([NEIGHBOUR] if test else []))
     }
     # The largest first; two fits with a thread each take two thirds of the time of one after the other with two.
-    work = [(category, seed) for seed in range(seeds) for category in reversed(CATEGORIES)]
+    work = [(category, first + index) for index in range(seeds) for category in reversed(CATEGORIES)]
     with ProcessPoolExecutor(cores(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         asked = (list(found), test, root, cache, precision)
         tasks = {pool.submit(studied, *one, *asked): one for one in work}
         for task in as_completed(tasks):
             category, seed = tasks[task]
             for name, figures in task.result().items():
-                found[name][seed][category] = figures
+                found[name][seed - first][category] = figures
     cache.joinpath("test.json" if test else "screen.json").write_text(json.dumps(found, indent=1))
     show(found, keys)
 

@@ -24,8 +24,9 @@ URI = st.one_of(st.sampled_from(IMAGES), st.sampled_from(OTHERS), st.text(st.cha
 ROW = st.tuples(URI, st.text(st.characters(codec="utf-8"), max_size=5), st.sampled_from(["", "2026-01-01", "noon"]))
 
 
+# Each example is an audit; what manifests of any rows become before that is tested with hundreds, in tests/manifests.
 @settings(
-    max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], database=None
+    max_examples=1, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], database=None
 )
 @given(rows=st.lists(st.one_of(ROW, ROW, st.lists(URI, min_size=4, max_size=5)), min_size=25, max_size=40))
 def test_rows_in_are_rows_out(archive: Path, bundle: str, rows: list[tuple[str, ...] | list[str]]) -> None:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 def test_a_condition_and_a_sample_leave_the_rows_that_they_say(
     run: tuple[Path, Outcome], archive: Path, bundle: str, tmp_path: Path
 ) -> None:
-    settings = {"where": "line = 'L1' and batch <> 'batch-2'", "sample": "60%"}
+    settings: dict[str, Any] = {"where": "line = 'L1' and batch <> 'batch-2'", "sample": "60%"}
     outcome = audit(config(archive, bundle, tmp_path, **settings))
     assert outcome.code == exits.COMMITTED
     taken = stable(published(tmp_path))
@@ -49,15 +49,13 @@ def test_a_condition_and_a_sample_leave_the_rows_that_they_say(
     report = verify(Settings(f"{tmp_path}/runs/2026-01-02/audit", sample=2))
     assert report.holds and {check.status for check in report.checks} == {"ok"}
 
-
-def test_a_run_is_bound_to_its_filters(archive: Path, bundle: str, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"where": "line = 'L1'"}
-    assert audit(config(archive, bundle, tmp_path, **settings)).code == exits.COMMITTED
+    # The run is bound to its filters.
     assert audit(config(archive, bundle, tmp_path, **settings)).scored_shards == 0
     for other, says in (
-        ({"where": "line = 'L2'"}, "where: line = 'L1' then, line = 'L2' now"),
-        ({}, "where: line = 'L1' then, None now"),
-        ({**settings, "sample": "50%"}, "sample: None then, 50% now"),
+        ({**settings, "where": "line = 'L2'"}, "where: line = 'L1' and batch <> 'batch-2' then, line = 'L2' now"),
+        ({"sample": "60%"}, "where: line = 'L1' and batch <> 'batch-2' then, None now"),
+        ({**settings, "sample": "50%"}, "sample: 60% then, 50% now"),
+        ({**settings, "sample": None}, "sample: 60% then, None now"),
         ({**settings, "also": (str(archive / "manifest.csv"),)}, "also: None then, ["),
     ):
         with pytest.raises(AuditError, match=re.escape(says)) as refused:
