@@ -76,7 +76,7 @@ def retry_command(run: str, settings: dict[str, Any]) -> int:
         watching = Watching(notifier, leaver.failing, began, metrics)
         outcome = watching.watch(lambda watcher: retry_failed(run, _budgets(settings), watcher))
         with _told(notifier, outcome, published=bool(outcome.scored_shards + outcome.earlier_shards)):
-            (events.retried if structured() else print_retry)(outcome)
+            events.retried(outcome) if structured() else print_retry(run, outcome)
         return outcome.code
 
     return monitored(
@@ -92,7 +92,7 @@ def rethreshold_command(run: str, threshold: str, settings: dict[str, Any], *, r
     def again(leaver: _Leaver) -> int:
         outcome = rethreshold(run, threshold, settings, note, redraw=redraw)
         with _told(notifier, outcome, published=bool(outcome.scored_shards)):
-            (events.rethresholded if structured() else print_rethreshold)(outcome)
+            events.rethresholded(outcome) if structured() else print_rethreshold(run, outcome)
         return outcome.code
 
     return _ended(again, notifier)

@@ -65,8 +65,8 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
 
-def print_retry(outcome: Outcome) -> None:
-    """What a retry made of the failed rows, on the terminal."""
+def print_retry(run: str, outcome: Outcome) -> None:
+    """What a retry made of the failed rows of a run, on the terminal."""
     record = outcome.record
     if not outcome.scored_shards + outcome.earlier_shards:
         say(f"exit status {outcome.code}: {record.exit_reason}")
@@ -77,11 +77,12 @@ def print_retry(outcome: Outcome) -> None:
     say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
     if outcome.report:
         say(f"report:   {outcome.report}")
+    say(f"to review: {RunFolder.at(run).queue(record.version)}")
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
 
-def print_rethreshold(outcome: Outcome) -> None:
-    """What other thresholds made of the decisions, on the terminal."""
+def print_rethreshold(run: str, outcome: Outcome) -> None:
+    """What other thresholds made of the decisions of a run, on the terminal."""
     record = outcome.record
     if not outcome.scored_shards:
         say("these are the thresholds that the run is decided with; nothing to do")
@@ -107,6 +108,7 @@ def print_rethreshold(outcome: Outcome) -> None:
     say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
     if outcome.report:
         say(f"report:   {outcome.report}")
+    say(f"to review: {RunFolder.at(run).queue(record.version)}")
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
 

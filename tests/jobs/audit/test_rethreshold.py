@@ -210,6 +210,14 @@ def test_pictures_are_kept_of_the_rows_whose_colours_are_known(tmp_path: Path) -
     assert found == {"a": ("a.png", "a_overlay.png")}
 
 
+def test_the_queue_of_the_new_version_is_named(copied: Path, bundle: str, tmp_path: Path) -> None:
+    given, _ = thresholds_file(tmp_path / "t.json", bundle, 0.1)
+    done = CliRunner().invoke(app, ["rethreshold", "--run", folder(copied), "--threshold", given])
+    assert done.exit_code == exits.COMMITTED
+    queue = re.search(r"^to review: (.*queue-0002\.csv)$", done.output, re.MULTILINE)
+    assert queue is not None and Path(queue[1]).is_file()
+
+
 def test_back_to_the_thresholds_of_the_bundle_is_back_to_the_first_results(
     copied: Path, run: tuple[Path, Outcome], bundle: str, tmp_path: Path
 ) -> None:
