@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,10 @@ from rich.text import Text
 from jobs.monitoring import logs
 from jobs.visible import visible
 from manifests.secrets import redacted
+
+# Columns of what is no terminal, as the log of a submitted job, where COLUMNS does not say otherwise. Rich takes
+# 80 there, which breaks numbers in tables apart.
+WIDE = 160
 
 
 class _Console(Console):
@@ -25,9 +30,14 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-# Names, addresses and messages come from others: what is printed is text, and neither markup nor a name of an emoji.
-console = _Console(stderr=True, highlight=False, markup=False, emoji=False)  # progress, warnings, errors
-output = _Console(highlight=False, markup=False, emoji=False)  # what was asked for
+def _console(stream: TextIO, *, stderr: bool) -> Console:
+    # Names, addresses and messages come from others: what is printed is text, neither markup nor a name of an emoji.
+    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDE
+    return _Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+console = _console(sys.stderr, stderr=True)  # progress, warnings, errors
+output = _console(sys.stdout, stderr=False)  # what was asked for
 CELL = 2000  # characters; S3 has keys of 1024
 _log = logging.getLogger(__name__)
 

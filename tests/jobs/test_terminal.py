@@ -34,6 +34,21 @@ def test_messages_give_no_orders_to_the_terminal_and_no_secrets(capsys: pytest.C
     assert capsys.readouterr().err == "error: a\\x1b[2Jb\\u202ec\nd s3://***@bucket/x\n"
 
 
+@pytest.mark.parametrize(("columns", "whole"), [(None, True), ("60", False)])
+def test_a_table_in_a_log_is_as_wide_as_it_needs_to_be(columns: str | None, whole: bool) -> None:
+    cells = [f"{'number':>10}{i}" for i in range(9)]
+    code = f"from jobs.terminal import print_tables\nprint_tables([('t', {cells}, [{cells}])])"
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        text=True,
+        env=environment | ({"COLUMNS": columns} if columns else {}),
+    )
+    assert any(all(cell in line for cell in cells) for line in done.stdout.splitlines()) == whole
+
+
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_reader_that_goes_away_changes_no_exit_code(stream: str) -> None:
     code = "from jobs.terminal import note, say\nfor i in range(9):\n    say('a'); note('b')\nraise SystemExit(3)"
