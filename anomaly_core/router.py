@@ -13,6 +13,9 @@ from anomaly_core.resnet import RESNET18, ResNet, check_state
 ARCHITECTURE = "resnet18"
 NORM_IDENTITY_TOLERANCE = 1e-4
 EXTENSION_STEPS, EXTENSION_DECAY = 200, 1e-3
+# What the last layer sees of a badly broken part looks less like its category, and like no other one. Fitted on whole
+# parts alone, a new category won where the evidence for the others was weak: 6 of 63 broken bottles became screws.
+EVIDENCE = (1.0, 0.75, 0.5, 0.25)
 
 
 def router_state(checkpoint: object) -> dict[str, torch.Tensor]:
@@ -111,10 +114,12 @@ def extended(
 
     place: where the new class stands among the others. known (n, 512), new (m, 512): what the last layer sees of
     training images of the categories so far, and of the new one, float32. Only the new row of the last layer is fitted,
-    by cross-entropy with a little weight decay, both sides weighing the same. Returns the state dict, and how many of
-    the known images go to the new category.
+    by cross-entropy with a little weight decay, both sides weighing the same; each image is seen with its features as
+    they are and with weaker ones. Returns the state dict, and how many of the known images go to the new category.
     """
     weight, bias = state["fc.weight"].float(), state["fc.bias"].float()
+    whole = known
+    known, new = (torch.cat([share * features for share in EVIDENCE]) for features in (known, new))
     before, offered = F.linear(known, weight, bias), F.linear(new, weight, bias)
     row = torch.zeros(weight.shape[1], requires_grad=True)
     shift = torch.zeros((), requires_grad=True)
@@ -134,7 +139,7 @@ def extended(
 
     optimiser.step(loss)
     fitted_row, fitted_shift = (row / scale).detach(), shift.detach()
-    lost = int(((known @ fitted_row + fitted_shift) >= before.max(dim=1).values).sum())
+    lost = int(((whole @ fitted_row + fitted_shift) >= F.linear(whole, weight, bias).max(dim=1).values).sum())
     wider = dict(state)
     for name, value, one in (("fc.weight", weight, fitted_row[None]), ("fc.bias", bias, fitted_shift[None])):
         wider[name] = torch.cat([value[:place], one, value[place:]]).contiguous()

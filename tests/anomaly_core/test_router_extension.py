@@ -54,3 +54,21 @@ def test_few_new_images_weigh_as_much_as_many_others(state: dict[str, torch.Tens
     assert lost == 0
     logits = features(7, 200, 60) @ wider["fc.weight"].T + wider["fc.bias"]
     assert (logits.argmax(dim=1) == 3).all()
+
+
+def test_a_part_that_hardly_looks_like_its_category_is_not_of_the_new_one() -> None:
+    """The router has hardly any unit for what is new, so it could be told by the lack of all others alone."""
+    state = dict(build_router(2).state_dict())
+    state["fc.weight"] = torch.zeros(2, 512)
+    state["fc.weight"][0, :40], state["fc.weight"][0, 40:80] = 0.2, -0.2
+    state["fc.weight"][1], state["fc.bias"] = -state["fc.weight"][0], torch.zeros(2)
+
+    def some(row: int, count: int, seed: int) -> torch.Tensor:
+        found = features(row, count, seed)
+        found[:, 80:120] -= 0.7 * (row == 2)
+        return found
+
+    wider, _ = extended(state, 2, torch.cat([some(row, 40, row) for row in range(2)]), some(2, 40, 9))
+    for row in range(3):
+        broken = some(row, 200, 50 + row) * torch.linspace(0.3, 1, 200)[:, None]
+        assert ((broken @ wider["fc.weight"].T + wider["fc.bias"]).argmax(dim=1) == row).all()
