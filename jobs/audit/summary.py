@@ -58,11 +58,15 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
     say(f"results:  {record.results}")
     if config.heatmaps != "none":
         say(f"heatmaps: {join(config.output, 'heatmaps')}")
-    if outcome.report:
-        say(f"report:   {outcome.report}")
-    say(f"to review: {RunFolder.at(join(config.output, 'runs', record.run_id)).queue(record.version)}")
+    _to_look_at(join(config.output, "runs", record.run_id), outcome)
     say(f"to query: {query_line(config.output)}")
     say(f"exit status {outcome.code}: {record.exit_reason}")
+
+
+def _to_look_at(run: str, outcome: Outcome) -> None:
+    if outcome.report:
+        say(f"report:   {outcome.report}")
+    say(f"to review: {RunFolder.at(run).queue(outcome.record.version)}")
 
 
 def print_retry(run: str, outcome: Outcome) -> None:
@@ -75,9 +79,7 @@ def print_retry(run: str, outcome: Outcome) -> None:
     say(f"run {record.run_id}: {last['rows']:,} rows tried again, {last['recovered']:,} scored")
     say(f"{record.counts['rows']:,} images: {record.counts['status'].get('failed', 0):,} failed still")
     say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
-    if outcome.report:
-        say(f"report:   {outcome.report}")
-    say(f"to review: {RunFolder.at(run).queue(record.version)}")
+    _to_look_at(run, outcome)
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
 
@@ -106,9 +108,7 @@ def print_rethreshold(run: str, outcome: Outcome) -> None:
     changes = ", ".join(f"{n} {before.get(n, 0):,} -> {after.get(n, 0):,}" for n in sorted({*before, *after}))
     say(f"decisions: {changes}")
     say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
-    if outcome.report:
-        say(f"report:   {outcome.report}")
-    say(f"to review: {RunFolder.at(run).queue(record.version)}")
+    _to_look_at(run, outcome)
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
 
