@@ -109,16 +109,15 @@ def pretrained_router(classes: int, state: Mapping[str, torch.Tensor]) -> tuple[
 
 def extended(
     state: Mapping[str, torch.Tensor], place: int, known: torch.Tensor, new: torch.Tensor
-) -> tuple[dict[str, torch.Tensor], int]:
-    """A router that tells one category more, whose other outputs are what they were.
+) -> dict[str, torch.Tensor]:
+    """The state dict of a router that tells one category more, whose other outputs are what they were.
 
     place: where the new class stands among the others. known (n, 512), new (m, 512): what the last layer sees of
     training images of the categories so far, and of the new one, float32. Only the new row of the last layer is fitted,
     by cross-entropy with a little weight decay, both sides weighing the same; each image is seen with its features as
-    they are and with weaker ones. Returns the state dict, and how many of the known images go to the new category.
+    they are and with weaker ones.
     """
     weight, bias = state["fc.weight"].float(), state["fc.bias"].float()
-    whole = known
     known, new = (torch.cat([share * features for share in EVIDENCE]) for features in (known, new))
     before, offered = F.linear(known, weight, bias), F.linear(new, weight, bias)
     row = torch.zeros(weight.shape[1], requires_grad=True)
@@ -139,11 +138,10 @@ def extended(
 
     optimiser.step(loss)
     fitted_row, fitted_shift = (row / scale).detach(), shift.detach()
-    lost = int(((whole @ fitted_row + fitted_shift) >= F.linear(whole, weight, bias).max(dim=1).values).sum())
     wider = dict(state)
     for name, value, one in (("fc.weight", weight, fitted_row[None]), ("fc.bias", bias, fitted_shift[None])):
         wider[name] = torch.cat([value[:place], one, value[place:]]).contiguous()
-    return wider, lost
+    return wider
 
 
 def route(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

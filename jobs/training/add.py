@@ -164,7 +164,7 @@ def _written(
             pixels, _ = decode_images(one.uris, local / "pixels", settings.preprocessing)
             new = some(router_features(pixels, router, settings), settings.seed)
         place = int(np.searchsorted(categories, one.category)) if categories == sorted(categories) else len(categories)
-        router, _ = extended(router, place, torch.cat([seen[c] for c in categories]), new)
+        router = extended(router, place, torch.cat([seen[c] for c in categories]), new)
         categories.insert(place, one.category)
         seen[one.category] = new
     after = _routed(router, categories, {c: seen[c] for c in old})

@@ -26,7 +26,7 @@ from tests.jobs.audit.tables import published, stable
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def test_a_condition_and_a_sample_leave_the_rows_that_they_say(
+def test_a_condition_and_a_sample_leave_the_rows_that_they_say_and_bind_the_run(
     run: tuple[Path, Outcome], archive: Path, bundle: str, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {"where": "line = 'L1' and batch <> 'batch-2'", "sample": "60%"}
