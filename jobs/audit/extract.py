@@ -99,7 +99,7 @@ class Extract:
         self.known_since = time.monotonic()
         self.lock, self.models = threading.Lock(), threading.Semaphore(settings.shards_at_once)
         self.processor_time = ProcessorTime()
-        self.cleared = not bundle.references
+        self.cleared, self.begun = not bundle.references, False
         if bundle.references:
             self._test(bundle)
 
@@ -108,7 +108,7 @@ class Extract:
         the actor, it would only have Ray make another one."""
         # The category's own autoencoder scores an image, wherever the router sends it and however far off it lies.
         settings = replace(self.settings, trust_declared=True)
-        found = judge(bundle, _Shard(self, reference_shard(bundle), settings, None).scored())
+        found = judge(bundle, _Shard(self, reference_shard(bundle), settings, None, eager=True).scored())
         ray.get(self.registry.tested.remote(ray.get_runtime_context().get_actor_id(), found))
         told = {"images": found.images, "deviation": found.deviation}
         if found.problem is None:
@@ -131,7 +131,8 @@ class Extract:
         if not self.cleared:
             await_clearance(self.registry, self.settings.extractors)
             self.cleared = True
-        return _Shard(self, table, self.settings, self.products).decided()
+        eager, self.begun = not self.begun, True
+        return _Shard(self, table, self.settings, self.products, eager).decided()
 
 
 @dataclass
@@ -144,10 +145,15 @@ class _Call:
 
 
 class _Shard:
-    """One shard on its way through the models."""
+    """One shard on its way through the models.
 
-    def __init__(self, stage: Extract, table: pa.Table, settings: ExtractSettings, products: Known | None):
-        self.stage, self.settings, self.table, self.products = stage, settings, table, products
+    eager: send what there is after every batch, because scorers have nothing to do yet; else they get full calls.
+    """
+
+    def __init__(
+        self, stage: Extract, table: pa.Table, settings: ExtractSettings, products: Known | None, eager: bool = False
+    ):
+        self.stage, self.settings, self.table, self.products, self.eager = stage, settings, table, products, eager
         self.rows: list[dict[str, Any]] = [{field.name: None for field in DECIDED} for _ in range(len(table))]
         self.declared: list[str | None] = table["declared_category"].to_pylist()
         self.sizes = [table[name].to_pylist() for name in ("width", "height")]
@@ -178,8 +184,9 @@ class _Shard:
             self.meter, self.present = Meter(self.stage.processor_time), len(present)
             for first in range(0, len(present), step):
                 self._route(present[first : first + step], pixels)
-        for category in list(self.collected):
-            self._send(category)
+                if self.eager:
+                    self._send_all()
+        self._send_all()
         while self.calls:
             self._settle(self.calls.popleft())
         return _join(self.table, self.rows, self.failed)
@@ -219,6 +226,10 @@ class _Shard:
                 return None
         row["category"] = category
         return category
+
+    def _send_all(self) -> None:
+        for category in list(self.collected):
+            self._send(category)
 
     def _send(self, category: str) -> None:
         members, images = zip(*self.collected.pop(category), strict=True)
