@@ -57,7 +57,7 @@ def run_tasks(
 
     They run side by side with few threads each: the steps are small, and two fits with a thread each take two thirds of
     the time of one after the other with two. The router and the largest categories start first. The first task that
-    fails ends it with what it raised.
+    fails ends it with what it raised, and the others are cancelled.
     """
     progress = ray.remote(ProgressBoard).options(num_cpus=0).remote()
     plans = [planned(one, settings) for one in sorted(todo, key=lambda one: -len(one.uris))]
@@ -90,14 +90,19 @@ def run_tasks(
         threads = shares.threads(len(plan.fits[-1].rows))
         ends[start(calibrate, threads, one, state, backbone.form, after=after)] = one.category
     waiting += ends
-    while waiting:
-        ready, waiting = ray.wait(waiting, num_returns=1, timeout=POLL_SECONDS)
-        for reference in ready:
-            result = ray.get(reference)
-            if reference in ends:
-                results[ends[reference]] = result
-        lines: Board = ray.get(progress.read.remote())
-        watch({**board, **lines, **dict.fromkeys(results, ("finished", 1, 1))})
+    try:
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=POLL_SECONDS)
+            for reference in ready:
+                result = ray.get(reference)
+                if reference in ends:
+                    results[ends[reference]] = result
+            lines: Board = ray.get(progress.read.remote())
+            watch({**board, **lines, **dict.fromkeys(results, ("finished", 1, 1))})
+    except BaseException:
+        for reference in waiting:  # in a Ray that goes on they would hold its CPUs until they are done
+            ray.cancel(reference)
+        raise
     return results
 
 

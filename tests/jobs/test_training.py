@@ -14,6 +14,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from PIL import Image
 
@@ -517,7 +518,7 @@ def fail_or_wait(images: TrainingImages, number: int, *_: Any) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster", "folded")
-def test_what_fails_is_told_before_other_fits_end(
+def test_what_fails_is_told_before_other_fits_end_and_cancels_them(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(images / "bar", tmp_path / "images" / "bar")
@@ -527,6 +528,10 @@ def test_what_fails_is_told_before_other_fits_end(
     try:
         with pytest.raises(Exception, match=r"00\.png: no good"):
             train(settings(tmp_path / "images", tmp_path / "bundle"))
+        deadline = time.monotonic() + 60
+        while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+            assert time.monotonic() < deadline, "the others were not cancelled"
+            time.sleep(0.2)
     finally:
         shutil.rmtree(tmp_path / "images")
 
