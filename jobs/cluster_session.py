@@ -47,6 +47,13 @@ def working_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
 
 
+def shared_cpus() -> float:
+    """CPUs of the Ray that is initialised, if this process shares them with the stages; 0 if its node does no work."""
+    nodes = working_nodes()
+    here = ray.get_runtime_context().get_node_id()
+    return sum(node["Resources"]["CPU"] for node in nodes) if any(node["NodeID"] == here for node in nodes) else 0.0
+
+
 def joins_cluster() -> bool:
     """Whether ``ray_session`` uses a Ray that is there already, instead of starting an embedded one."""
     return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))

@@ -19,9 +19,10 @@ from anomaly_core.device import resolve_device
 from jobs.audit.extract import Extract, ExtractSettings
 from jobs.audit.figures import NODE_DIGITS, Machine
 from jobs.audit.load import LoadSettings, load_shard
+from jobs.audit.loop import Paced
 from jobs.audit.placement import BOTH, MODELS, POOL, Placement, pool_of
 from jobs.audit.write import WriteSettings, write_shard
-from jobs.cluster_session import working_nodes
+from jobs.cluster_session import shared_cpus, working_nodes
 
 # A load task decodes one image at a time, but waits for storage too. Two on two cores: with one (0.9) the audit was
 # slower, because whenever the extractors had caught up with it a core was idle. EXTRACT_CPUS: of an actor on CPUs, less
@@ -144,6 +145,8 @@ def chain(
     context.raise_original_map_exception = True  # the exit code depends on it; wrapped, it arrives without its cause
     # It advises to set the memory of stages, which nobody who runs the job can; how much they need is bounded here.
     context.issue_detectors_config.high_memory_detector_config.detection_time_interval_s = -1
+    cpus = shared_cpus()
+    context.custom_execution_callback_classes = [partial(Paced, cpus)] if cpus else []
     with warnings.catch_warnings():
         # Ray 2.60 has no other way to bound retries, whose number is endless by default; pyproject pins below 2.64.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")

@@ -14,10 +14,12 @@ from jobs.access import AllowList
 from jobs.audit import stages
 from jobs.audit.extract import ExtractSettings
 from jobs.audit.load import LoadSettings
+from jobs.audit.loop import Paced
 from jobs.audit.placement import Placement
 from jobs.audit.render import RenderSettings, render
 from jobs.audit.stages import Resources, chain, cluster_device, divide
 from jobs.audit.write import Write
+from jobs.machine import cores
 from tests.jobs.audit.stages import Deaf, write_settings
 
 OPERATORS = ["Input", "MapBatches(load_shard)", "MapBatches(Extract)", "MapBatches(write_shard)"]
@@ -101,7 +103,9 @@ def test_a_laptop_a_gpu_machine_and_a_cluster_run_the_same_operators(tmp_path: P
         Resources(1, 1, gpus, 1, 0, 0, 1),
         Placement(pools),
     )
-    operator = get_execution_plan(dataset._logical_plan)[0].dag
+    plan, callbacks = get_execution_plan(dataset._logical_plan)
+    assert [one.cpus for one in callbacks if isinstance(one, Paced)] == [cores()]
+    operator = plan.dag
     names = []
     while operator is not None:
         names.append(operator.name)

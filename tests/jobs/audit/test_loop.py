@@ -1,0 +1,97 @@
+"""How much of a machine Ray Data's loop takes, and when it waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from jobs import cluster_session
+from jobs.audit import loop
+from jobs.audit.loop import LONGEST_SECONDS, SHARE, Paced, pause
+from jobs.cluster_session import shared_cpus, working_nodes
+from jobs.machine import cores
+
+LATE = 1000.0
+
+
+@pytest.mark.parametrize(
+    ("used", "cpus", "elapsed", "seconds"),
+    [
+        (0.004, 2, LATE, 0.3),
+        (0.004, 4, LATE, 0.1),
+        (0.004, 8, LATE, 0.0),
+        (0.004, 64, LATE, 0.0),
+        (0.004, 2, 10.0, 0.1),
+        (0.004, 2, 0.0, 0.0),
+        (0.050, 2, LATE, LONGEST_SECONDS),
+    ],
+)
+def test_a_pause_suits_the_machine_and_the_run(used: float, cpus: float, elapsed: float, seconds: float) -> None:
+    assert pause(used, 0.1, cpus, elapsed) == pytest.approx(seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stands for the time module of the loop; what passes is counted."""
+    fake = SimpleNamespace(now=50.0, cpu=3.0, slept=[])
+
+    def sleep(seconds: float) -> None:
+        fake.slept.append(seconds)
+        fake.now += seconds
+        fake.cpu += 0.0001  # nothing is free
+
+    fake.sleep, fake.monotonic, fake.thread_time = sleep, lambda: fake.now, lambda: fake.cpu
+    monkeypatch.setattr(loop, "time", fake)
+    return fake
+
+
+def test_a_long_run_keeps_to_its_share(clock: SimpleNamespace) -> None:
+    executor: Any = None
+    paced, since = Paced(2), (0.0, 0.0)
+    for step in range(600):
+        clock.now += 0.105
+        clock.cpu += 0.0035
+        paced.on_execution_step(executor)
+        if step == 300:
+            since = (clock.now, clock.cpu)
+    assert clock.slept[0] <= 0.002, "the second step is a tenth of a second into the run"
+    assert sorted(clock.slept[:100]) == clock.slept[:100], "pauses grow with the run"
+    used, passed = clock.cpu - since[1], clock.now - since[0]
+    assert 0.9 * SHARE < used / (2 * passed) < 1.05 * SHARE
+
+
+@pytest.fixture
+def context() -> Iterator[Any]:
+    context = ray.data.DataContext.get_current()
+    before = context.custom_execution_callback_classes
+    yield context
+    context.custom_execution_callback_classes = before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_data_asks_after_every_step(context: Any) -> None:
+    made: list[Paced] = []
+
+    def begun() -> Paced:
+        made.append(Paced(2))
+        return made[-1]
+
+    context.custom_execution_callback_classes = [begun]
+    assert ray.data.from_items([1, 2]).map_batches(lambda batch: batch).take_all() == [{"item": 1}, {"item": 2}]
+    (paced,) = made
+    assert paced.began is not None and paced.used > 0 and paced.ended >= paced.began
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_driver_whose_node_does_no_work_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shared_cpus() == cores()
+    (here,) = working_nodes()
+    other = {"NodeID": "f" * 56, "Resources": {"CPU": 16.0}}
+    monkeypatch.setattr(cluster_session, "working_nodes", lambda: [here, other])
+    assert shared_cpus() == cores() + 16
+    monkeypatch.setattr(cluster_session, "working_nodes", lambda: [other])
+    assert shared_cpus() == 0
