@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 # Data takes up to ten a second: 2 % of two cores, while a shard is for seconds in every stage.
 SHARE = 0.005
 # Whatever a stage ends during a pause waits for the next step. So a pause is never longer than this, nor than a
-# hundredth of the time that the run has taken: the first shards, and those of short runs, wait for nothing.
+# hundredth of the time that the run has taken, nor than a tenth of what a shard takes: short runs, first shards and
+# small ones wait for next to nothing.
 LONGEST_SECONDS = 0.5
-OF_THE_RUN = 0.01
+OF_THE_RUN, OF_A_SHARD = 0.01, 0.1
 
 
 class Paced(ExecutionCallback):  # type: ignore[misc]
-    """A pause after each step of the loop. cpus: those that it shares with the stages."""
+    """A pause after each step of the loop. cpus: those that it shares with the stages. shards: of the run."""
 
-    def __init__(self, cpus: float):
-        self.cpus = cpus
+    def __init__(self, cpus: float, shards: int):
+        self.cpus, self.shards = cpus, shards
         self.began: float | None = None
         self.ended = self.used = 0.0
 
@@ -33,10 +34,15 @@ class Paced(ExecutionCallback):  # type: ignore[misc]
         if self.began is None:
             self.began = now
         else:
-            time.sleep(pause(time.thread_time() - self.used, now - self.ended, self.cpus, now - self.began))
+            used, step = time.thread_time() - self.used, now - self.ended
+            time.sleep(pause(used, step, self.cpus, now - self.began, self.shards))
         self.ended, self.used = time.monotonic(), time.thread_time()
 
 
-def pause(used: float, step: float, cpus: float, elapsed: float) -> float:
-    """Seconds of pause after a step of ``step`` seconds, ``used`` of them of a CPU, ``elapsed`` seconds into a run."""
-    return max(0.0, min(used / (SHARE * cpus) - step, LONGEST_SECONDS, OF_THE_RUN * elapsed))
+def pause(used: float, step: float, cpus: float, elapsed: float, shards: int) -> float:
+    """Seconds of pause after a step of ``step`` seconds, ``used`` of them of a CPU, ``elapsed`` seconds into a run.
+
+    What a shard takes is at least ``elapsed / shards``: that is so at the end, and before it they are not all there.
+    """
+    bound = elapsed * min(OF_THE_RUN, OF_A_SHARD / shards)
+    return max(0.0, min(used / (SHARE * cpus) - step, LONGEST_SECONDS, bound))

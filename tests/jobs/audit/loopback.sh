@@ -19,10 +19,13 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token" RAY_USAGE_STATS_E
 ray=("$python" -m ray.scripts.scripts)
 "${ray[@]}" start --head --port=26379 --dashboard-host=127.0.0.1 --node-ip-address=127.0.0.1 --temp-dir="$folder/ray" \
   --num-cpus=0 --object-store-memory=200000000 --disable-usage-stats > "$folder/head.log" 2>&1
-first=""
+first="" number=0
 for pool in load load models; do
+  number=$((number + 1))
   before=" $(pgrep -x raylet | tr '\n' ' ')"
-  "${ray[@]}" start --address=127.0.0.1:26379 --num-cpus=2 --object-store-memory=400000000 \
+  # A folder of its own, as a machine has: in a common one every node that needs the code unpacks it again, and removes
+  # first what the driver is reading.
+  "${ray[@]}" start --address=127.0.0.1:26379 --num-cpus=2 --object-store-memory=400000000 --temp-dir="$folder/$number" \
     --labels="line-audit/pool=$pool" >> "$folder/nodes.log" 2>&1
   for pid in $(pgrep -x raylet); do
     case $before in *" $pid "*) ;; *) [ -n "$first" ] || first=$pid ;; esac

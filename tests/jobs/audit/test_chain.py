@@ -104,7 +104,7 @@ def test_a_laptop_a_gpu_machine_and_a_cluster_run_the_same_operators(tmp_path: P
         Placement(pools),
     )
     plan, callbacks = get_execution_plan(dataset._logical_plan)
-    assert [one.cpus for one in callbacks if isinstance(one, Paced)] == [cores()]
+    assert [(one.cpus, one.shards) for one in callbacks if isinstance(one, Paced)] == [(cores(), 2)]
     operator = plan.dag
     names = []
     while operator is not None:

@@ -19,19 +19,23 @@ LATE = 1000.0
 
 
 @pytest.mark.parametrize(
-    ("used", "cpus", "elapsed", "seconds"),
+    ("used", "cpus", "elapsed", "shards", "seconds"),
     [
-        (0.004, 2, LATE, 0.3),
-        (0.004, 4, LATE, 0.1),
-        (0.004, 8, LATE, 0.0),
-        (0.004, 64, LATE, 0.0),
-        (0.004, 2, 10.0, 0.1),
-        (0.004, 2, 0.0, 0.0),
-        (0.050, 2, LATE, LONGEST_SECONDS),
+        (0.004, 2, LATE, 16, 0.3),
+        (0.004, 4, LATE, 16, 0.1),
+        (0.004, 8, LATE, 16, 0.0),
+        (0.004, 64, LATE, 16, 0.0),
+        (0.004, 2, 10.0, 1, 0.1),
+        (0.004, 2, 10.0, 100, 0.01),
+        (0.004, 2, LATE, 1000, 0.1),
+        (0.004, 2, 0.0, 1, 0.0),
+        (0.050, 2, LATE, 16, LONGEST_SECONDS),
     ],
 )
-def test_a_pause_suits_the_machine_and_the_run(used: float, cpus: float, elapsed: float, seconds: float) -> None:
-    assert pause(used, 0.1, cpus, elapsed) == pytest.approx(seconds)
+def test_a_pause_suits_the_machine_the_run_and_its_shards(
+    used: float, cpus: float, elapsed: float, shards: int, seconds: float
+) -> None:
+    assert pause(used, 0.1, cpus, elapsed, shards) == pytest.approx(seconds)
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_a_long_run_keeps_to_its_share(clock: SimpleNamespace) -> None:
     executor: Any = None
-    paced, since = Paced(2), (0.0, 0.0)
+    paced, since = Paced(2, 16), (0.0, 0.0)
     for step in range(600):
         clock.now += 0.105
         clock.cpu += 0.0035
@@ -77,7 +81,7 @@ def test_ray_data_asks_after_every_step(context: Any) -> None:
     made: list[Paced] = []
 
     def begun() -> Paced:
-        made.append(Paced(2))
+        made.append(Paced(2, 1))
         return made[-1]
 
     context.custom_execution_callback_classes = [begun]
