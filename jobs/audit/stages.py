@@ -145,7 +145,8 @@ def chain(
     context.raise_original_map_exception = True  # the exit code depends on it; wrapped, it arrives without its cause
     # It advises to set the memory of stages, which nobody who runs the job can; how much they need is bounded here.
     context.issue_detectors_config.high_memory_detector_config.detection_time_interval_s = -1
-    cpus = shared_cpus()
+    # Where a GPU has the models, every wait of a place for loading counts.
+    cpus = 0.0 if resources.extractor_gpus else shared_cpus()
     context.custom_execution_callback_classes = [partial(Paced, cpus, len(shards))] if cpus else []
     with warnings.catch_warnings():
         # Ray 2.60 has no other way to bound retries, whose number is endless by default; pyproject pins below 2.64.

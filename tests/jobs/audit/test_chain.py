@@ -19,7 +19,6 @@ from jobs.audit.placement import Placement
 from jobs.audit.render import RenderSettings, render
 from jobs.audit.stages import Resources, chain, cluster_device, divide
 from jobs.audit.write import Write
-from jobs.machine import cores
 from tests.jobs.audit.stages import Deaf, write_settings
 
 OPERATORS = ["Input", "MapBatches(load_shard)", "MapBatches(Extract)", "MapBatches(write_shard)"]
@@ -84,8 +83,12 @@ def test_the_cluster_decides_on_the_device_not_the_machine_of_the_driver(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize(("gpus", "pools"), [(0.0, False), (0.7, False), (0.7, True)])
-def test_a_laptop_a_gpu_machine_and_a_cluster_run_the_same_operators(tmp_path: Path, gpus: float, pools: bool) -> None:
+@pytest.mark.parametrize(
+    ("gpus", "pools", "shared"), [(0.0, False, 2.0), (0.0, True, 0.0), (0.7, False, 2.0), (0.7, True, 0.0)]
+)
+def test_a_laptop_a_gpu_machine_and_a_cluster_run_the_same_operators(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: float, pools: bool, shared: float
+) -> None:
     from ray.data._internal.logical.optimizers import get_execution_plan
 
     load = LoadSettings(str(tmp_path), AllowList.of("/a/m.csv", []), Limits(), True, 4, 30.0)
@@ -94,6 +97,7 @@ def test_a_laptop_a_gpu_machine_and_a_cluster_run_the_same_operators(tmp_path: P
         {"shard": 0, "part": "p", "row_group": 0, "rows": 1},
         {"shard": 1, "part": "p", "row_group": 1, "rows": 1},
     ]
+    monkeypatch.setattr(stages, "shared_cpus", lambda: shared)  # none: the driver's node does no work
     dataset = chain(
         shards,
         load,
@@ -104,7 +108,9 @@ def test_a_laptop_a_gpu_machine_and_a_cluster_run_the_same_operators(tmp_path: P
         Placement(pools),
     )
     plan, callbacks = get_execution_plan(dataset._logical_plan)
-    assert [(one.cpus, one.shards) for one in callbacks if isinstance(one, Paced)] == [(cores(), 2)]
+    assert [(one.cpus, one.shards) for one in callbacks if isinstance(one, Paced)] == (
+        [] if gpus or not shared else [(2.0, 2)]
+    )
     operator = plan.dag
     names = []
     while operator is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from jobs import cluster_session
 from jobs.audit import loop
@@ -26,9 +29,10 @@ LATE = 1000.0
         (0.004, 8, LATE, 16, 0.0),
         (0.004, 64, LATE, 16, 0.0),
         (0.004, 2, 10.0, 1, 0.1),
-        (0.004, 2, 10.0, 100, 0.01),
-        (0.004, 2, LATE, 1000, 0.1),
+        (0.004, 2, 10.0, 100, 0.003),
+        (0.004, 2, LATE, 1000, 0.03),
         (0.004, 2, 0.0, 1, 0.0),
+        (0.004, 2, LATE, 0, 0.3),
         (0.050, 2, LATE, 16, LONGEST_SECONDS),
     ],
 )
@@ -56,11 +60,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_a_long_run_keeps_to_its_share(clock: SimpleNamespace) -> None:
     executor: Any = None
     paced, since = Paced(2, 16), (0.0, 0.0)
-    for step in range(600):
+    for step in range(1500):
         clock.now += 0.105
         clock.cpu += 0.0035
         paced.on_execution_step(executor)
-        if step == 300:
+        if step == 1000:
             since = (clock.now, clock.cpu)
     assert clock.slept[0] <= 0.002, "the second step is a tenth of a second into the run"
     assert sorted(clock.slept[:100]) == clock.slept[:100], "pauses grow with the run"
@@ -77,17 +81,23 @@ def context() -> Iterator[Any]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_ray_data_asks_after_every_step(context: Any) -> None:
-    made: list[Paced] = []
+def test_ray_data_asks_after_every_step(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    paced, steps = list[float](), list[float]()
+    monkeypatch.setattr(loop, "pause", lambda used, step, *_: paced.append(used) or 0.0)
+    step = StreamingExecutor._scheduling_loop_step
 
-    def begun() -> Paced:
-        made.append(Paced(2, 1))
-        return made[-1]
+    def counted(self: StreamingExecutor, topology: Any) -> bool:
+        began, more = time.thread_time(), step(self, topology)
+        steps.append(time.thread_time() - began)
+        return more
 
-    context.custom_execution_callback_classes = [begun]
+    monkeypatch.setattr(StreamingExecutor, "_scheduling_loop_step", counted)
+    context.custom_execution_callback_classes = [partial(Paced, 2, 1)]
     assert ray.data.from_items([1, 2]).map_batches(lambda batch: batch).take_all() == [{"item": 1}, {"item": 2}]
-    (paced,) = made
-    assert paced.began is not None and paced.used > 0 and paced.ended >= paced.began
+    assert len(paced) == len(steps) - 1 > 0
+    assert all(told >= spent > 0 for told, spent in zip(paced, steps[1:], strict=True)), (
+        "what it is told is the step's CPU"
+    )
 
 
 @pytest.mark.usefixtures("ray_cluster")
