@@ -20,6 +20,8 @@ from jobs.training.tasks import TaskRecord, TaskSettings, finished
 from jobs.weights import BackboneWeights
 
 MOST_THREADS = 4
+# Who trains is told of what failed after ten seconds at most, whatever the others do.
+CANCEL_ATTEMPTS, CANCEL_SECONDS = 5, 2.0
 POLL_SECONDS = 0.5
 
 
@@ -39,6 +41,15 @@ class Plan:
     def to_do(self) -> list[int]:
         """The places of the autoencoders that are not there."""
         return [number for number in range(len(self.fits)) if number not in self.before]
+
+
+def _cancel(tasks: list[ray.ObjectRef[Any]]) -> None:
+    """Cancel these tasks, again if need be: an interrupt that comes before a task's own code runs is lost."""
+    for _ in range(CANCEL_ATTEMPTS):
+        for reference in tasks:
+            ray.cancel(reference)
+        if tasks:
+            _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=CANCEL_SECONDS)
 
 
 def run_tasks(
@@ -100,8 +111,7 @@ def run_tasks(
             lines: Board = ray.get(progress.read.remote())
             watch({**board, **lines, **dict.fromkeys(results, ("finished", 1, 1))})
     except BaseException:
-        for reference in waiting:  # in a Ray that goes on they would hold its CPUs until they are done
-            ray.cancel(reference)
+        _cancel(waiting)  # in a Ray that goes on they would hold its CPUs until they are done
         raise
     return results
 

@@ -512,8 +512,14 @@ def fail_or_wait(images: TrainingImages, number: int, *_: Any) -> None:
     test's folder."""
     if number == 1:
         raise TrainingError(f"{images.uris[0]}: no good")
+    interrupts = 0
     while Path(images.uris[0]).exists():
-        time.sleep(0.1)
+        try:
+            time.sleep(0.1)
+        except KeyboardInterrupt:
+            interrupts += 1
+            if interrupts == 2:  # the first one is lost, as one that comes too early is
+                raise
     raise TrainingError("this one was waited for")
 
 
