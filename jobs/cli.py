@@ -22,10 +22,12 @@ from jobs.options import (
     ConfigOption,
     Device,
     DeviceOption,
+    ExtractorsOption,
     FormatOption,
     FormOption,
     Heatmaps,
     InventoryDateOption,
+    LoadCpusOption,
     LogFormat,
     LogFormatOption,
     ManifestsOption,
@@ -33,10 +35,12 @@ from jobs.options import (
     MetricsHostOption,
     MetricsLingerOption,
     MetricsPortOption,
+    NodeTimeoutOption,
     NotifyOn,
     NotifyOnOption,
     NotifyOption,
     PatternOption,
+    PlacementOption,
     Placing,
     Precision,
     PrecisionOption,
@@ -44,6 +48,7 @@ from jobs.options import (
     Scoring,
     SinceOption,
     StallOption,
+    TrainingBackboneOption,
     WhereOption,
     begin_logging,
     form_of,
@@ -86,7 +91,10 @@ def audit(
     manifest: ManifestsOption,
     bundle: Annotated[str, typer.Option(help="Model bundle, a folder or s3:// prefix.")],
     output: Annotated[str, typer.Option(help="Where results, heatmaps and runs go, a folder or s3:// prefix.")],
-    run_date: Annotated[str | None, typer.Option(help="Date of the run, YYYY-MM-DD (default: today).")] = None,
+    run_date: Annotated[
+        str | None,
+        typer.Option(help="Date of the run, YYYY-MM-DD (default: that of an unfinished run, else today)."),
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the run: two lines can audit on one date.")] = "audit",
     heatmaps: Annotated[Heatmaps, typer.Option(help="Which images get pictures.")] = Heatmaps.anomalous,
     format: FormatOption = None,
@@ -101,7 +109,10 @@ def audit(
     shard_rows: Annotated[int | None, typer.Option(min=1, max=4096, help="Rows a shard (default: by size).")] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help="URI prefix that images may come from (default: the manifest's bucket or folder)."),
+        typer.Option(
+            help="URI prefix that images may come from, and no other (default: the manifest's bucket or folder). "
+            "May be repeated."
+        ),
     ] = None,
     max_failed: Annotated[str, typer.Option(help="Error budget: a share (1%) or a count (25).")] = "1%",
     max_failed_per_category: CategoryBudgetOption = None,
@@ -109,28 +120,19 @@ def audit(
     device: DeviceOption = Device.auto,
     precision: PrecisionOption = Precision.auto,
     trust_declared: Annotated[
-        bool, typer.Option("--trust-declared", help="The declared category chooses the autoencoder.")
+        bool,
+        typer.Option(
+            "--trust-declared", help="The declared category chooses the autoencoder (not of the reference's files)."
+        ),
     ] = False,
     min_confidence: ConfidenceOption = 0.5,
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,
     scorers: Annotated[int | None, typer.Option(min=1, help="Scorer processes at most (default: by machine).")] = None,
-    extractors: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Extracting actors at most (default: by machine). Of a cluster, as many GPUs are waited for.",
-        ),
-    ] = None,
-    load_cpus: Annotated[
-        int | None, typer.Option(min=1, help="CPUs for loading that a cluster is asked for, and waited for.")
-    ] = None,
-    node_timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for them; then the run goes on with what is there.")
-    ] = 900.0,
-    placement: Annotated[
-        Placing, typer.Option(help="Whether nodes work by their label line-audit/pool (auto: if a node has one).")
-    ] = Placing.auto,
+    extractors: ExtractorsOption = None,
+    load_cpus: LoadCpusOption = None,
+    node_timeout: NodeTimeoutOption = 900.0,
+    placement: PlacementOption = Placing.auto,
     scoring: Annotated[Scoring, typer.Option(help="Where autoencoders run.")] = Scoring.actors,
     micro_batch: Annotated[
         int | None, typer.Option(min=1, help="Images that go through the models at once (default: by device).")
@@ -152,7 +154,10 @@ def audit(
     accept_code_change: AcceptOption = False,
     config: ConfigOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check arguments, bundle and manifest, time a sample, print the plan; write nothing."
+        ),
     ] = False,
 ) -> None:
     """Audit the images of a manifest and publish one table of results."""
@@ -217,6 +222,14 @@ def retry_failed(
     max_failed_per_category: CategoryBudgetOption = None,
     stall_timeout: StallOption = 1800.0,
     device: DeviceOption = Device.auto,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(help="Error that was repaired, and is tried again too, such as missing_object. May be repeated."),
+    ] = None,
+    extractors: ExtractorsOption = None,
+    load_cpus: LoadCpusOption = None,
+    node_timeout: NodeTimeoutOption = 900.0,
+    placement: PlacementOption = Placing.auto,
     backbone_weights: BackboneOption = None,
     backbone_form: FormOption = None,
     fetch_threads: Annotated[int, typer.Option(min=1, max=256, help="Fetches at once in a load task.")] = 16,
@@ -228,7 +241,7 @@ def retry_failed(
     log_format: LogFormatOption = LogFormat.text,
     accept_code_change: AcceptOption = False,
 ) -> None:
-    """Score the rows of a run again whose error can pass (throttled, timeout, connection, access), as a new version."""
+    """Score the rows of a run again whose error can pass (throttled, server error, timeout, connection, access)."""
     begin_logging(log_format)
     from jobs.audit.command import retry_command
 
@@ -238,6 +251,11 @@ def retry_failed(
         "max_failed_per_category": max_failed_per_category,
         "stall_timeout": stall_timeout,
         "device": device.value,
+        "codes": tuple(code or ()),
+        "extractors": extractors,
+        "load_cpus": load_cpus,
+        "node_timeout": node_timeout,
+        "placement": placement.value,
         "backbone_weights": backbone_weights,
         "backbone_form": form_of(backbone_form),
         "fetch_threads": fetch_threads,
@@ -291,7 +309,7 @@ def rethreshold(
 @app.command()
 def demo(
     output: Annotated[str, typer.Option(help="Folder for what the demo makes.")] = "demo-output",
-    backbone_weights: BackboneOption = None,
+    backbone_weights: TrainingBackboneOption = None,
     backbone_form: FormOption = None,
     router_weights: Annotated[str | None, typer.Option(help="ResNet-18 weights, as in train.")] = None,
 ) -> None:

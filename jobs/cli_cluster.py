@@ -32,8 +32,8 @@ def submit(
     exclude: Annotated[
         list[str] | None,
         typer.Option(
-            help="What of --working-dir is not sent, as in .gitignore; that file, keys and models are left out anyway. "
-            "May be repeated."
+            help="What of --working-dir is not sent, as in .gitignore; what that file names, keys and models are left "
+            "out anyway. May be repeated."
         ),
     ] = None,
     env: Annotated[

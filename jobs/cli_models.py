@@ -14,6 +14,7 @@ from jobs.options import (
     FormOption,
     Precision,
     PrecisionOption,
+    TrainingBackboneOption,
     form_of,
     listed,
 )
@@ -34,10 +35,13 @@ def train(
     categories: Annotated[
         list[str] | None, typer.Option(help="Category to train; repeat, or separate by commas (default: all).")
     ] = None,
-    backbone_weights: BackboneOption = None,
+    backbone_weights: TrainingBackboneOption = None,
     backbone_form: FormOption = None,
     router_weights: Annotated[
-        str | None, typer.Option(help="ResNet-18 weights: a .pth file, or a torchvision name such as IMAGENET1K_V1.")
+        str | None,
+        typer.Option(
+            help="ResNet-18 weights: a .pth file, a torchvision name such as IMAGENET1K_V1 (default), or random:0."
+        ),
     ] = None,
     threshold: Annotated[
         str | None,

@@ -139,10 +139,24 @@ PrecisionOption = Annotated[
     Precision, typer.Option(help="Must be the one that the bundle was calibrated in; auto takes it.")
 ]
 ConfidenceOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Below this routing confidence a passing part goes to review.")
+    float,
+    typer.Option(
+        min=0, max=1, help="Below this routing confidence a passing part goes to review (not of the reference's files)."
+    ),
+]
+TrainingBackboneOption = Annotated[
+    str | None,
+    typer.Option(
+        help="ResNet-50 weights: a .pth file, a torchvision name such as IMAGENET1K_V2 (default), or random:0, 0 being "
+        "the seed."
+    ),
 ]
 BackboneOption = Annotated[
-    str | None, typer.Option(help="ResNet-50 weights: a .pth file, or a torchvision name such as IMAGENET1K_V2.")
+    str | None,
+    typer.Option(
+        help="ResNet-50 weights for the reference's files, which have none: a .pth file, or a torchvision name "
+        "(default: IMAGENET1K_V2). A bundle of ours has its own."
+    ),
 ]
 FormOption = Annotated[
     Form | None, typer.Option(help="Form of the ResNet-50 in a weights file: v1.5 (torchvision) or v1 (Caffe).")
@@ -153,6 +167,23 @@ CategoryBudgetOption = Annotated[
         help="Error budget of each category, declared or else routed; rows that have none count in --max-failed only "
         "(default: none; of a retry, that of the run)."
     ),
+]
+ExtractorsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Extracting actors at most (default: by machine). Of a cluster, as many GPUs, or CPUs without any, "
+        "are waited for.",
+    ),
+]
+LoadCpusOption = Annotated[
+    int | None, typer.Option(min=1, help="CPUs for loading that a cluster is asked for, and waited for.")
+]
+NodeTimeoutOption = Annotated[
+    float, typer.Option(min=0, help="Seconds to wait for them; then the run goes on with what is there.")
+]
+PlacementOption = Annotated[
+    Placing, typer.Option(help="Whether nodes work by their label line-audit/pool (auto: if a node has one).")
 ]
 StallOption = Annotated[
     float, typer.Option(min=1, help="Seconds in which nothing moves after which the run ends; a rerun resumes.")

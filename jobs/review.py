@@ -140,7 +140,7 @@ def queue_at(uri: str, folder: RunFolder) -> Queue:
     try:
         return read_queue(uri, read_bytes(uri))
     except FileNotFoundError:
-        said = f"{uri}: there is no review queue; line-audit review queue {folder.uri} makes it"
+        said = f"{uri}: there is no review queue; line-audit review queue --run {folder.uri} --output {uri} makes it"
         raise AuditError(exits.USAGE, said) from None
 
 

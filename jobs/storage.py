@@ -5,14 +5,17 @@ Writes are whole or not at all: a temporary name and a rename on a local disk, o
 
 from __future__ import annotations
 
+import fcntl
 import mimetypes
 import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,6 +40,8 @@ _S3_ONCE: dict[str, Any] = {
     **_S3_OPTIONS,
     "config_kwargs": {**_S3_OPTIONS["config_kwargs"], "retries": {"mode": "standard", "total_max_attempts": 1}},
 }
+# What local folders that are needed for a while are called, and how old one is that may have been left behind.
+SCRATCH, SCRATCH_SECONDS = "line-audit-scratch-", 60.0
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)-[0-9a-f]{32}\.tmp")
 
 
@@ -179,14 +184,15 @@ def prune(uri: str, levels: int) -> None:
         path = os.path.dirname(path)
 
 
-def sweep(uri: str, wanted: Callable[[str], bool] = lambda stem: True) -> None:
+def sweep(uri: str, wanted: Callable[[str], bool] = lambda stem: True, but: str | None = None) -> None:
     """Remove what killed writers left in a local folder and below it; elsewhere they leave nothing that has a name.
 
     wanted: whether the temporary files of a name, given up to its first dot, may go. Call it for names only that nobody
-    else is writing now.
+    else is writing now. but: name of folders that are left out.
     """
     with access(uri):
-        for folder, _, files in os.walk(path_of(uri)) if is_local(uri) else ():
+        for folder, folders, files in os.walk(path_of(uri)) if is_local(uri) else ():
+            folders[:] = [name for name in folders if name != but]
             for name in files:
                 found = _TEMPORARY.fullmatch(name)
                 if found and wanted(found["stem"]):
@@ -195,9 +201,31 @@ def sweep(uri: str, wanted: Callable[[str], bool] = lambda stem: True) -> None:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A local folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="line-audit-") as folder:
+    """A local folder that is gone afterwards; if this process is killed, when another one makes its first one."""
+    _sweep_scratch()
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder, _locked(folder):
         yield Path(folder)
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """A lock that ends with the process, whatever ends it. Raises BlockingIOError if somebody else has it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@cache
+def _sweep_scratch() -> None:
+    """Remove the folders of processes that were killed: a commit of ten million rows leaves ten gigabytes."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        with suppress(OSError):  # another user's, gone meanwhile, or in use
+            if time.time() - folder.stat().st_mtime > SCRATCH_SECONDS:  # a new one is not locked yet
+                with _locked(str(folder)):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -67,14 +67,16 @@ def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float
 
 
 def retry_command(run: str, settings: dict[str, Any]) -> int:
-    """Score the rows of a run again whose error can pass; returns the exit code. settings: as of run_command."""
+    """Score the rows of a run again whose error can pass; returns the exit code. settings: as of run_command, and
+    ``codes``: errors that were repaired."""
     began = time.time()
+    codes, settings = settings.get("codes", ()), {key: value for key, value in settings.items() if key != "codes"}
     notifier, settings = _notifier("retry-failed", settings, run)
     serve, settings = MonitorSettings.taken(settings)
 
     def retry(leaver: _Leaver, metrics: RunMetrics | None) -> int:
         watching = Watching(notifier, leaver.failing, began, metrics)
-        outcome = watching.watch(lambda watcher: retry_failed(run, _budgets(settings), watcher))
+        outcome = watching.watch(lambda watcher: retry_failed(run, _budgets(settings), watcher, codes))
         with _told(notifier, outcome, published=bool(outcome.scored_shards + outcome.earlier_shards)):
             events.retried(outcome) if structured() else print_retry(run, outcome)
         return outcome.code

@@ -27,6 +27,7 @@ from jobs.audit.orphans import end_with_parent
 from jobs.audit.registry import ScorerSettings
 from jobs.audit.score import Packed, Scorer
 from jobs.audit.self_test import await_clearance, judge, reference_shard
+from jobs.audit.stall import Steps
 from jobs.audit.turns import turn
 from jobs.monitoring.logs import LogSettings, log_as
 
@@ -180,10 +181,12 @@ class _Shard:
         present = [i for i, stage in enumerate(stages) if stage is None]
         pixels = self.table["pixels"].combine_chunks()
         step = self.stage.extractor.micro_batch
+        further = Steps(self.stage.registry)
         with self.stage.models:
             self.meter, self.present = Meter(self.stage.processor_time), len(present)
             for first in range(0, len(present), step):
                 self._route(present[first : first + step], pixels)
+                further()
                 if self.eager:
                     self._send_all()
         self._send_all()

@@ -20,7 +20,8 @@ from jobs.audit.exits import AuditError
 from jobs.audit.fetch import FetchError, fetch
 from jobs.audit.figures import cost
 from jobs.audit.placement import Placement, placement
-from jobs.audit.stages import machine
+from jobs.audit.stages import NO_MODELS, machine
+from jobs.cluster_session import working_nodes
 from jobs.machine import cores
 from manifests.freeze import FrozenManifest, read_shard
 
@@ -167,6 +168,8 @@ def _cluster(device: str, where: Placement) -> tuple[int, int, int | None, int]:
     """
     if not ray.is_initialized():
         return 1, cores(), None, torch.cuda.device_count() if device == "cuda" else 0
+    if not where.modelling(working_nodes()):
+        raise AuditError(exits.USAGE, f"{NO_MODELS}; a dry run asks for none, so there is nothing to time")
     has = machine(device, 0, False, where)
     loading = max(1, int(has.cpus if has.load_cpus is None else has.load_cpus))
     return has.nodes, loading, None if has.load_cpus is None else int(has.cpus - has.load_cpus), int(has.gpus)

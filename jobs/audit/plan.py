@@ -11,6 +11,7 @@ from anomaly_core.bundle import Bundle
 from jobs.access import NotAllowed
 from jobs.audit.carry import check_carried
 from jobs.audit.config import AuditConfig
+from jobs.audit.declared import undeclared
 from jobs.audit.exits import SELF_TEST, USAGE, AuditError, NothingNew
 from jobs.audit.extract import DECIDED
 from jobs.audit.load import LOADED
@@ -134,6 +135,7 @@ def new_run(
     """
     with scratch() as local:
         frozen = freeze_manifest(config, local)
+        doubts = undeclared(bundle, frozen, local / "frozen")
         upload_parts(local / "frozen", folder)
     parts = parts_of(config, bundle, precision, frozen)
     record = RunRecord(
@@ -147,7 +149,7 @@ def new_run(
         frozen=frozen.to_dict(),
         results=folder.results,
         created_at=now(),
-        warnings=list(bundle.warnings),
+        warnings=[*bundle.warnings, *doubts],
         cpu=cpu_name(),
         preprocessing=bundle.preprocessing,
     )

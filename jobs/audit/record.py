@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anomaly_core.preprocess import Preprocessing
 from jobs.audit.config import NAME, ErrorBudget
-from jobs.audit.exits import FAILED, AuditError
+from jobs.audit.exits import USAGE, AuditError
 from jobs.listing import names
 from jobs.storage import read_bytes, write_bytes
 from jobs.uris import join, normal
+from manifests.schema import DUPLICATE
 
 State = Literal["running", "interrupted", "failed", "committed"]
 
@@ -179,6 +180,12 @@ class RunRecord(BaseModel):
         """The version of the published results, from 1."""
         return 1 + len(self.retries) + len(self.rethresholds)
 
+    @property
+    def budgeted(self) -> int:
+        """Rows that are in the error budget: all but duplicates."""
+        duplicates: int = self.counts["failed_by_code"].get(f"manifest/{DUPLICATE}", 0)
+        return int(self.counts["rows"]) - duplicates
+
     def save(self, folder: RunFolder) -> None:
         """Write run.json."""
         write_bytes(folder.record, (self.model_dump_json(indent=2) + "\n").encode())
@@ -201,7 +208,9 @@ def read_record(folder: RunFolder) -> RunRecord | None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise AuditError(
-            FAILED, f"{folder.record} is not a run record of this version ({where}: {first['msg']})"
+            USAGE,
+            f"{folder.record} is not a run record of this version ({where}: {first['msg']}): use the version that "
+            "wrote it, or restore the file",
         ) from error
 
 

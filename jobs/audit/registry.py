@@ -67,6 +67,7 @@ class Registry:
         self.actors: list[Any] = []
         self.owners: dict[str, list[int]] = {}
         self.attempts: Counter[int] = Counter()
+        self.steps = 0
         self.begun_at: dict[int, float] = {}
         self.in_hand: dict[int, str] = {}
         self.spent_by_stage: dict[str, Spent] = {}
@@ -114,6 +115,11 @@ class Registry:
             self.in_hand[shard] = "load"
             return self.attempts[shard]
 
+    def step(self) -> None:
+        """A stage is further within its shard."""
+        with self.lock:
+            self.steps += 1
+
     def read(self, place: str, image: Image) -> None:
         """Remember an image (uri, version) that could be read from a storage."""
         with self.lock:
@@ -129,14 +135,15 @@ class Registry:
         with self.lock:
             self.tests[extractor] = found
 
-    def self_test(self) -> tuple[int, Found | None]:
-        """How many extractors were tested, and what they found together; None as long as there is none."""
+    def self_test(self) -> tuple[int, Found | None, bool]:
+        """How many extractors were tested, what they found together (None as long as there is none), and whether a
+        shard went through the models by now."""
         with self.lock:
-            tests = list(self.tests.values())
+            tests, begun = list(self.tests.values()), "extract" in self.spent_by_stage
         if not tests:
-            return 0, None
+            return 0, None, begun
         problem = next((one.problem for one in tests if one.problem is not None), None)
-        return len(tests), Found(tests[0].images, max(one.deviation for one in tests), problem)
+        return len(tests), Found(tests[0].images, max(one.deviation for one in tests), problem), begun
 
     def spent(self, stage: str, spent: Spent, shard: int | None = None) -> None:
         """Add to what a stage has spent. shard: that has gone through it."""
@@ -156,7 +163,8 @@ class Registry:
             since = {stage: now - one.end for stage, one in spent.items()}
             begun = self.attempts.total()
             in_hand = dict(Counter(self.in_hand.values()))
-            return Movement(begun, images, since, dict(spent), in_hand, begun - len(self.attempts))
+            tried_again = begun - len(self.attempts)
+            return Movement(begun, images, since, dict(spent), in_hand, tried_again, self.steps)
 
     def begun(self) -> dict[int, float]:
         """Seconds since a loader last began a shard, by shard."""

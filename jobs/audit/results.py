@@ -44,7 +44,7 @@ IMAGE = (
 )
 OUTCOME = (
     Column("status", _S, False, "scored or failed"),
-    Column("error_stage", _S, True, "where it failed: manifest, fetch, decode, route or score"),
+    Column("error_stage", _S, True, "where it failed: manifest, fetch, decode or score"),
     Column("error_code", _S, True, "why it failed, one word of a fixed list"),
     Column("error_message", _S, True, "why it failed, for people"),
     Column("attempts", _I, False, "how often the bytes were asked for; 0 if never"),

@@ -22,6 +22,7 @@ from jobs.audit.record import RunRecord, Unfinished, code_version, now
 from jobs.audit.redecide import redecide
 from jobs.audit.retry import begin_version, config_of
 from jobs.audit.run import Outcome, judged, tidy
+from jobs.audit.shards import check_there
 from jobs.bundles import read_bundle
 from jobs.report.at_commit import report_at_commit
 from jobs.storage import read_bytes, scratch
@@ -57,6 +58,8 @@ def rethreshold(
         if thresholds == thresholds_of(record, bundle) and record.unfinished is None:
             return Outcome(record.exit_code or 0, record)
         before, version = record.counts, record.version
+        whole, laid_over = FrozenManifest.from_dict(record.frozen), retries(folder, record)
+        check_there([(folder, whole), *laid_over])
         begin_version(folder, record, _begun(record, threshold, thresholds), lock.check)
         record.rethresholds.append(
             {
@@ -67,7 +70,6 @@ def rethreshold(
                 "code": code_version(),
             }
         )
-        whole, laid_over = FrozenManifest.from_dict(record.frozen), retries(folder, record)
         with scratch() as local, redecide(config, folder, bundle, record, version, redraw) as again:
             record.counts = commit(
                 folder,

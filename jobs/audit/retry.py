@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from datetime import date
 from typing import Any
 
@@ -21,14 +21,16 @@ from anomaly_core.forms import Precision
 from jobs.audit.commit import commit
 from jobs.audit.committed import committed, retries, run_folder
 from jobs.audit.config import AuditConfig
+from jobs.audit.error_codes import ERROR_CODES
 from jobs.audit.errors import PASSING
+from jobs.audit.exits import USAGE, AuditError
 from jobs.audit.lock import RunLock
 from jobs.audit.plan import Plan, check_same, parts_of, upload_parts
 from jobs.audit.proofs import Earlier
 from jobs.audit.record import RunFolder, RunRecord, Unfinished, now
 from jobs.audit.redecide import redecide
 from jobs.audit.run import Outcome, judged, on_cluster, opened, tidy
-from jobs.audit.shards import missing_shards
+from jobs.audit.shards import check_there, missing_shards
 from jobs.audit.watcher import Watcher
 from jobs.audit.work import work
 from jobs.report.at_commit import report_at_commit
@@ -38,16 +40,24 @@ from manifests.freeze import FrozenManifest, read_shard, refreeze
 
 # Bad data stays bad, and an object that is not there was not there; a permission may have been given meanwhile.
 RETRIED = PASSING | {"access_denied"}
+# What somebody may have repaired since. Not what the manifest says, and not where images may come from: a run is bound
+# to both.
+REPAIRED = frozenset({*ERROR_CODES["fetch"], *ERROR_CODES["decode"]}) - {"not_allowed"}
 
 
-def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = None) -> Outcome:
+def retry_failed(
+    run: str, settings: dict[str, Any], watcher: Watcher | None = None, codes: Sequence[str] = ()
+) -> Outcome:
     """Score the rows of a committed run again whose error can pass, and publish the next version of its results.
 
     run: URI of the run's folder. settings: of AuditConfig, those that change no result; the others are the run's.
+    codes: errors that were repaired, besides those that can pass, such as missing_object.
     Raises AuditError: also if there is no such run, or it is not committed.
     """
     watcher = watcher or Watcher()
     folder = run_folder(run)
+    if unknown := sorted(set(codes) - REPAIRED):
+        raise AuditError(USAGE, f"--code {unknown[0]}: those that a retry can repair are {', '.join(sorted(REPAIRED))}")
     with on_cluster(), RunLock(folder.lock) as lock:
         record = committed(folder, "retry-failed")
         config = config_of(folder, record, settings)
@@ -56,10 +66,11 @@ def retry_failed(run: str, settings: dict[str, Any], watcher: Watcher | None = N
             watcher.said(warning)
         whole = FrozenManifest.from_dict(record.frozen)
         changes = check_same(config, record, parts_of(config, bundle, precision, whole), finished=False)
-        plan = _plan(folder, record, whole)
+        plan = _plan(folder, record, whole, RETRIED | set(codes))
         if plan is None:
             watcher.said("no row failed for a reason that can pass; nothing to do")
             return Outcome(record.exit_code or 0, record)
+        check_there([(folder, whole), *retries(folder, record)])
         watcher.planned(plan)
         return _retried(config, folder, plan, whole, (bundle, precision, device), changes, watcher, lock)
 
@@ -146,13 +157,13 @@ def _retried(
     return Outcome(record.exit_code, record, len(plan.missing), done, report=report)
 
 
-def _plan(folder: RunFolder, record: RunRecord, whole: FrozenManifest) -> Plan | None:
-    """The retry that was begun and not finished, else a new one; None if no row's error can pass."""
+def _plan(folder: RunFolder, record: RunRecord, whole: FrozenManifest, codes: Set[str]) -> Plan | None:
+    """The retry that was begun and not finished, else a new one; None if no row failed with one of the codes."""
     again = folder.retry(len(record.retries) + 2)
     try:
         frozen = FrozenManifest.from_dict(json.loads(read_bytes(again.record)))
     except FileNotFoundError:
-        failed = _failed(folder)
+        failed = _failed(folder, codes)
         if not failed:
             return None
         with scratch() as local:
@@ -164,11 +175,11 @@ def _plan(folder: RunFolder, record: RunRecord, whole: FrozenManifest) -> Plan |
     return Plan(again, record, frozen, missing_shards(again, record, frozen))
 
 
-def _failed(folder: RunFolder) -> dict[int, set[str]]:
-    """The image_ids of the rows whose error can pass, by shard."""
+def _failed(folder: RunFolder, codes: Set[str]) -> dict[int, set[str]]:
+    """The image_ids of the rows that failed with one of the codes, by shard."""
     with reading(folder.results) as file:
         table = pq.read_table(file, columns=["shard", "image_id", "status", "error_code"])
-    passing = pc.and_(pc.equal(table["status"], "failed"), pc.is_in(table["error_code"], pa.array(sorted(RETRIED))))
+    passing = pc.and_(pc.equal(table["status"], "failed"), pc.is_in(table["error_code"], pa.array(sorted(codes))))
     found: dict[int, set[str]] = {}
     for row in table.filter(passing).select(["shard", "image_id"]).to_pylist():
         found.setdefault(row["shard"], set()).add(row["image_id"])

@@ -5,6 +5,7 @@ manifest -> freeze -> shards -> load -> route + extract -> group by category -> 
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from jobs.audit import exits
 from jobs.audit.commit import commit
 from jobs.audit.committed import retries
 from jobs.audit.config import AuditConfig
+from jobs.audit.declared import undeclared
 from jobs.audit.exits import AuditError
 from jobs.audit.figures import timings
 from jobs.audit.forecast import Forecast, forecast
@@ -88,18 +90,20 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
         started = time.monotonic()
 
         told: list[BaseException] = []
+        over = threading.Event()
 
         def failing(error: BaseException) -> None:
             if not told:
                 told.append(error)
                 watcher.failing(error)  # first: the storage may hang
-                _abandon(plan, error, lock)
+                if not over.is_set():
+                    _abandon(plan, error, lock)
 
         try:
             plan.record.starts += 1
             plan.record.save(plan.folder)
             figures = work(config, plan, bundle, precision, device, watcher, lock.glance, failing)
-            return _finish(config, bundle, plan, figures, started, watcher, lock)
+            return _finish(config, bundle, plan, figures, started, watcher, lock, over)
         except BaseException as error:
             failing(error)
             raise
@@ -109,7 +113,7 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
 class Preview:
     """What an audit would do. to_do: rows without those of shards that are there from an earlier start.
 
-    expected: None if nothing is to do, or no image of a sample could be read.
+    expected: None if nothing is to do, or no image of a sample could be read. warnings: what is doubtful about it.
     """
 
     frozen: FrozenManifest
@@ -119,12 +123,13 @@ class Preview:
     precision: Precision
     folder: RunFolder
     expected: Forecast | None
+    warnings: tuple[str, ...] = ()
 
 
 def dry_run(config: AuditConfig) -> Preview:
     """Check everything that an audit checks before it starts, score a sample, and write nothing. Raises AuditError."""
     with on_cluster(), scratch() as local:
-        bundle, device, precision, _ = opened(config)
+        bundle, device, precision, doubts = opened(config)
         folder = choose_folder(config, bundle)
         frozen = freeze_manifest(config, local)
         record, planned, to_do = bound_record(folder), frozen, frozen.rows
@@ -136,7 +141,8 @@ def dry_run(config: AuditConfig) -> Preview:
             to_do = sum(shard.rows for shard in planned.shards if shard.index in missing)
         parts = local / "frozen"
         expected = forecast(config, bundle, device, precision, frozen, parts, to_do) if to_do else None
-    return Preview(planned, to_do, bundle, device, precision, folder, expected)
+        warnings = (*bundle.warnings, *doubts, *undeclared(bundle, frozen, parts))
+    return Preview(planned, to_do, bundle, device, precision, folder, expected, warnings)
 
 
 def on_cluster() -> AbstractContextManager[None]:
@@ -159,7 +165,8 @@ def _plan(config: AuditConfig, bundle: Bundle, folder: RunFolder, precision: Pre
     record = bound_record(folder)
     if record is None:
         record, frozen = new_run(config, bundle, folder, precision, device)
-        return Plan(folder, record, frozen, tuple(shard.index for shard in frozen.shards))
+        doubts = tuple(one for one in record.warnings if one not in bundle.warnings)
+        return Plan(folder, record, frozen, tuple(shard.index for shard in frozen.shards), doubts)
     frozen = FrozenManifest.from_dict(record.frozen)
     finished = exists(folder.success)
     parts = parts_of(config, bundle, precision, frozen)
@@ -181,6 +188,7 @@ def _finish(
     started: float,
     watcher: Watcher,
     lock: RunLock,
+    over: threading.Event,
 ) -> Outcome:
     scored, began = time.monotonic(), watcher.began
     record = plan.record
@@ -211,6 +219,7 @@ def _finish(
     record.timings["report_seconds"] = round(time.monotonic() - committed, 3)
     lock.check()
     record.save(plan.folder)
+    over.set()  # the record says committed, and an interrupt in the last step is not to say anything else
     write_bytes(plan.folder.success, b"")
     done = len(plan.frozen.shards) - len(plan.missing)
     return Outcome(record.exit_code, record, len(plan.missing), done, plan.warnings, report)
@@ -223,7 +232,7 @@ def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:
     """
     record.max_failed, record.max_failed_per_category = config.max_failed, config.max_failed_per_category
     counts = record.counts
-    failed, rows = sum(counts["failed_by_category"].values()), counts["rows"]
+    failed, rows = sum(counts["failed_by_category"].values()), record.budgeted
     said = f"{failed} failed of {rows}, budget {config.max_failed}"
     exceeded = config.max_failed.exceeded(failed, rows)
     if config.max_failed_per_category is not None:
@@ -241,7 +250,8 @@ def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:
 
 def tidy(folder: RunFolder) -> None:
     """Remove the temporary files of writers that were killed, in this start or an earlier one."""
-    sweep(folder.uri, lambda stem: stem != "lock")  # others may be asking for the lock now
+    # Others may be asking for the lock now, or recording verdicts.
+    sweep(folder.uri, lambda stem: stem != "lock", but="verdicts")
     sweep(folder.heatmaps)
     sweep(parent(folder.results), lambda stem: stem == folder.name)  # other runs publish there too
 

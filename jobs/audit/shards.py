@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.audit.exits import FAILED, AuditError
 from jobs.audit.record import RunFolder, RunRecord, shard_name
 from jobs.audit.results import DAMAGE
 from jobs.listing import listing
@@ -27,6 +29,24 @@ def missing_shards(folder: RunFolder, record: RunRecord, frozen: FrozenManifest)
         good = pool.map(lambda shard: _is_good(folder, record, shard.index, shard.rows), there)
         done = {shard.index for shard, ok in zip(there, good, strict=True) if ok}
     return tuple(shard.index for shard in frozen.shards if shard.index not in done)
+
+
+def check_there(runs: Iterable[tuple[RunFolder, FrozenManifest]]) -> None:
+    """Raises AuditError if a shard of a committed run, or of one of its retries, has no file: before a version is begun
+    that cannot be finished without it."""
+    gone = []
+    for folder, frozen in runs:
+        present = {entry.relative_path for entry in listing(folder.shards)}
+        gone += [
+            join(folder.shards, name) for shard in frozen.shards if (name := shard_name(shard.index)) not in present
+        ]
+    if gone:
+        others = f", and {len(gone) - 1} more" if len(gone) > 1 else ""
+        raise AuditError(
+            FAILED,
+            f"{gone[0]}: the shard is gone{others}; put copies of the files there. Nothing was changed, and the "
+            "results that are published stay as they are",
+        )
 
 
 def _is_good(folder: RunFolder, record: RunRecord, shard: int, rows: int) -> bool:

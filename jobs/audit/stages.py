@@ -26,11 +26,12 @@ from jobs.cluster_session import shared_cpus, working_nodes
 
 # A load task decodes one image at a time, but waits for storage too. Two on two cores: with one (0.9) the audit was
 # slower, because whenever the extractors had caught up with it a core was idle. EXTRACT_CPUS: of an actor on CPUs, less
-# than it uses, because actors that held every CPU of Ray's kept the other stages from running for ever.
-LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.6, 0.4, 0.2
+# than it uses, because actors that held every CPU of Ray's kept the other stages from running for ever: one of them, a
+# load task and some scorers are to find a place on one CPU.
+LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.6, 0.39, 0.2
 # Next to nothing, so that scorers find a place beside actors that hold all CPUs, but not on a node that has none: that
 # is a head, which is to do no work.
-SCORER_CPUS = 0.01
+SCORER_CPUS = 0.001
 RETRIES = 4
 # What an extracting actor on CPUs needs at most, of which half a node's memory is spent.
 EXTRACTOR_MEMORY = 1.75 * 2**30
@@ -43,6 +44,7 @@ _NO_GPU = (
     "--device cuda: the Ray cluster has no GPU; use --device cpu or auto, or --extractors N to ask for nodes with GPUs "
     "and wait for them"
 )
+NO_MODELS = f"no node of the cluster may hold the models: none has CPUs and the label {POOL}={MODELS} or {BOTH}"
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,16 @@ def divide(device: str, scorers: int | None, where: Placement, most: int | None 
         # in ten thousandths, and shares that were rounded up would not fit.
         count = max(scorers or used, used)
         share = (3000 // -(-count // used)) / 10_000
-        return Resources(used, 1, 0.7, count, SCORER_CPUS, share, max(1, cpus // (2 * gpus)))
+        # A whole CPU, but where a GPU has one or two of them: loading needs a place there too.
+        held = min(1.0, max(EXTRACT_CPUS, round(cpus / gpus - LOAD_CPUS - 10 * SCORER_CPUS, 2)))
+        return Resources(used, held, 0.7, count, SCORER_CPUS, share, max(1, cpus // (2 * gpus)))
     if not nodes:
-        raise ValueError(f"no node of the cluster may hold the models: none has the label {POOL}={MODELS} or {BOTH}")
+        raise ValueError(f"{NO_MODELS}; --extractors N asks an autoscaler for them")
     extractors = min(sum(map(_extractors, nodes)), most or cpus)
-    threads = max(1, cpus // (extractors * SHARDS_AT_ONCE))
+    largest = max(int(node["CPU"]) for node in nodes)  # an actor has a place on one node only
+    threads = max(1, min(cpus // extractors, largest) // SHARDS_AT_ONCE)
     processes = scorers or -(-extractors // EXTRACTORS_PER_SCORER)
-    return Resources(extractors, EXTRACT_CPUS * threads, 0, processes, SCORER_CPUS, 0, threads)
+    return Resources(extractors, round(EXTRACT_CPUS * threads, 2), 0, processes, SCORER_CPUS, 0, threads)
 
 
 def _extractors(node: dict[str, float]) -> int:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jobs.audit.exits import Stalled
 from jobs.audit.figures import Spent
 
-LOOK_SECONDS = 10.0
+# A run that may stand still for STEP_SECONDS only is told of shards, not of steps within them.
+LOOK_SECONDS = STEP_SECONDS = 10.0
 WAKE = signal.SIGUSR1
 END_SECONDS = 1.0
 _Item = TypeVar("_Item")
@@ -24,7 +25,8 @@ _END = object()
 class Movement:
     """How far the stages are. begun: shards that a loader began, again or for the first time. images: by stage; since:
     seconds since a stage last finished a shard, or a call. spent: by stage. in_hand: shards by the stage that they wait
-    for or are in. tried_again: attempts at shards that were not their first."""
+    for or are in. tried_again: attempts at shards that were not their first. steps: how often a stage has told that it
+    is further within a shard."""
 
     begun: int
     images: dict[str, int]
@@ -32,6 +34,7 @@ class Movement:
     spent: dict[str, Spent] = field(default_factory=dict)
     in_hand: dict[str, int] = field(default_factory=dict)
     tried_again: int = 0
+    steps: int = 0
 
     def __str__(self) -> str:
         told = [f"{self.begun} shards begun"]
@@ -76,6 +79,20 @@ def watched(
         signal.signal(WAKE, before)
 
 
+class Steps:
+    """Tells the registry now and then that a stage is further within its shard: a shard of large images on a slow
+    network takes longer than a run may stand still."""
+
+    def __init__(self, registry: Any):
+        self.registry, self.told = registry, time.monotonic()
+
+    def __call__(self) -> None:
+        """One image, or a batch of them, is done."""
+        if time.monotonic() - self.told > STEP_SECONDS:
+            self.told = time.monotonic()
+            self.registry.step.remote()
+
+
 class _Watchdog:
     """Interrupts the main thread, with a reason, while it waits for an item that does not come."""
 
@@ -110,13 +127,13 @@ class _Watchdog:
         self.thread.join(END_SECONDS)  # it may be asking a Ray that is shut down next
 
     def _watch(self) -> None:
-        seen = (-1, dict[str, int]())
+        seen = (-1, dict[str, int](), 0)
         while not self.over.wait(self.look):
             try:
                 self.check()
                 now = self.movement()
-                if (now.begun, now.images) != seen:
-                    seen = (now.begun, now.images)
+                if (now.begun, now.images, now.steps) != seen:
+                    seen = (now.begun, now.images, now.steps)
                     self.last = time.monotonic()
                 elif self.waits and time.monotonic() - self.last >= self.patience:
                     raise Stalled(

@@ -41,7 +41,8 @@ def _run(asked: Asked | None, settings: Settings, pace: Pace) -> int:
         if not settings.wait:
             say(job_id)
             return exits.COMMITTED
-        return _followed(dashboard, job_id, submission is not None and not settings.detach, pace)
+        ours = submission is not None and submission.sent is not None  # not one that is followed instead
+        return _followed(dashboard, job_id, ours and not settings.detach, pace)
     except KeyboardInterrupt:
         if submission is not None and submission.sent is not None:
             if settings.detach:

@@ -8,8 +8,11 @@ from typing import Any
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from anomaly_core.bundle_manifest import CategoryInfo, RouterInfo
+from jobs.cluster_session import working_nodes
+from jobs.terminal import note
 from jobs.training.board import Board, ProgressBoard
 from jobs.training.category import fit_category, fit_one, fit_task
 from jobs.training.config import TrainingError
@@ -70,7 +73,11 @@ def run_tasks(
     the time of one after the other with two. The router and the largest categories start first. The first task that
     fails ends it with what it raised, and the others are cancelled.
     """
-    progress = ray.remote(ProgressBoard).options(num_cpus=0).remote()
+    if settings.device == "cpu" and (gpus := int(ray.cluster_resources().get("GPU", 0))):
+        note(f"training on CPUs, as asked or because this machine has no GPU; {gpus} of the cluster stay idle")
+    # On the driver's node: one that is lost would end the training with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    progress = ray.remote(ProgressBoard).options(num_cpus=0, scheduling_strategy=here).remote()
     plans = [planned(one, settings) for one in sorted(todo, key=lambda one: -len(one.uris))]
     shares = Shares.of(plans, settings.device)
     # Made once each: Ray starts the tasks of one of them in the order in which they were given.
@@ -86,7 +93,7 @@ def run_tasks(
     ends: dict[ray.ObjectRef[Any], str] = {}
     waiting: list[ray.ObjectRef[Any]] = []
     if all_images is not None:
-        ends[start(route, min(shares.cpus, MOST_THREADS), all_images, initial, router_source)] = "router"
+        ends[start(route, shares.most, all_images, initial, router_source)] = "router"
     state = ray.put(backbone.state)
     for plan in plans:
         one, records = plan.images, dict[int, Any](plan.before)
@@ -118,12 +125,12 @@ def run_tasks(
 
 @dataclass(frozen=True)
 class Shares:
-    """Of the machine. cpus: there are; at_once: CPUs for what runs at one time; images: that all fits see which are to
-    do, added up."""
+    """Of the machine or the cluster. at_once: CPUs for what runs at one time; images: that all fits see which are to
+    do, added up; most: threads of a task, which has a place on one node only."""
 
-    cpus: int
     at_once: int
     images: int
+    most: int = MOST_THREADS
 
     @classmethod
     def of(cls, plans: Sequence[Plan], device: str) -> Shares:
@@ -131,12 +138,13 @@ class Shares:
         resources = ray.cluster_resources()
         cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
         images = sum(len(plan.fits[number].rows) for plan in plans for number in plan.to_do())
-        return cls(cpus, cpus, images) if device == "cpu" else cls(cpus, cpus // max(1, gpus), 0)
+        most = min(max([int(node["Resources"]["CPU"]) for node in working_nodes()], default=1), MOST_THREADS)
+        return cls(cpus, images, most) if device == "cpu" else cls(cpus // max(1, gpus), 0, most)
 
     def threads(self, count: int) -> int:
         """For a fit on so many images: the larger of them take longer."""
         share = count / self.images if self.images else 1
-        return min(max(1, int(self.at_once * share)), MOST_THREADS)
+        return min(max(1, int(self.at_once * share)), self.most)
 
 
 def planned(images: TrainingImages, settings: TaskSettings) -> Plan:

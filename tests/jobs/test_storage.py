@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 import traceback
 import urllib.request
@@ -621,8 +623,55 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> N
     assert names(str(tmp_path)) == sorted(names_left)
     storage.sweep(str(tmp_path / "runs"))
     assert names(str(tmp_path)) == sorted(name.format("0f" * 16) for name in kept)
+    write_bytes(str(tmp_path / left[1].format("0f" * 16)), b"x")
+    storage.sweep(str(tmp_path / "runs"), but="deep")
+    assert names(str(tmp_path)) == sorted(name.format("0f" * 16) for name in (*kept, left[1]))
     storage.sweep(str(tmp_path / "none"))
     storage.sweep("s3://nowhere/at-all")
+
+
+SCRATCHING = """
+import sys
+from jobs import storage
+with storage.scratch() as folder:
+    (folder / "rows").write_bytes(b"x" * 1000)
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_scratch_folders_of_killed_processes_are_removed_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(storage, "SCRATCH_SECONDS", -1.0)
+    folders, processes = [], []
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRATCHING],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+        )
+        assert process.stdout is not None
+        folders.append(Path(process.stdout.readline().strip()))
+        processes.append(process)
+    killed, alive = processes
+    try:
+        killed.kill()
+        killed.wait()
+        (tmp_path / "line-audit-other").mkdir()
+        assert folders[0].exists() and folders[1].exists()
+        storage._sweep_scratch.cache_clear()
+        with storage.scratch() as ours:
+            assert sorted(tmp_path.iterdir()) == sorted([folders[1], ours, tmp_path / "line-audit-other"])
+        alive.communicate("", timeout=30)
+        assert list(tmp_path.iterdir()) == [tmp_path / "line-audit-other"]
+    finally:
+        alive.kill()
+        alive.wait()
+        storage._sweep_scratch.cache_clear()
 
 
 def test_time_limits_are_those_of_fsspecs_settings(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

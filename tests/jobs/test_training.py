@@ -568,10 +568,22 @@ def test_larger_fits_have_more_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(schedule.ray, "cluster_resources", lambda: {"CPU": float(cpus), "GPU": float(gpus)})
+    monkeypatch.setattr(schedule, "working_nodes", lambda: [{"Resources": {"CPU": float(cpus)}}])
     some = [TrainingImages(f"c{i}", ("/x",) * count, "") for i, count in enumerate(counts)]
     plans = [schedule.Plan(one, fits_of(len(one.uris), RECIPES[recipe], 0), {}) for one in some]
     shares = schedule.Shares.of(plans, device)
     assert [shares.threads(len(fit.rows)) for plan in plans for fit in plan.fits] == threads
+
+
+@pytest.mark.parametrize(("nodes", "most"), [([2, 2, 2], 2), ([3, 16], 4), ([], 1)])
+def test_no_task_asks_for_more_cpus_than_a_node_has(
+    nodes: list[int], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule.ray, "cluster_resources", lambda: {"CPU": float(sum(nodes) or 1)})
+    monkeypatch.setattr(schedule, "working_nodes", lambda: [{"Resources": {"CPU": float(one)}} for one in nodes])
+    plan = schedule.Plan(TrainingImages("c", ("/x",) * 320, ""), fits_of(320, RECIPES["reference"], 0), {})
+    shares = schedule.Shares.of([plan], "cpu")
+    assert (shares.most, shares.threads(320)) == (most, most)
 
 
 def test_the_same_images_elsewhere_are_no_reason_to_train_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -213,24 +214,24 @@ def test_a_category_has_a_budget_of_its_own(archive: Path, bundle: str, run: tup
         )
         counts = count_rows(connection)
     assert counts["failed_by_category"] == {"cap": 1}  # the duplicate is outside the budget
-    assert counts["rows_by_category"] == {"bottle": 8, "cap": 4}
+    assert counts["rows_by_category"] == {"bottle": 8, "cap": 3}
     record = run[1].record.model_copy(update={"counts": counts})
     budget = {"max_failed": ErrorBudget(share=0.1)}
     narrow = config(archive, bundle, run[0], **budget, max_failed_per_category=ErrorBudget(share=0.2))
     code, reason = judged(narrow, record)
     assert code == exits.BUDGET_EXCEEDED
-    assert "1 failed of 12, budget 10%; of each category 20%, more in cap 1 of 4" in reason
-    wider = config(archive, bundle, run[0], **budget, max_failed_per_category=ErrorBudget(share=0.25))
+    assert "1 failed of 11, budget 10%; of each category 20%, more in cap 1 of 3" in reason
+    wider = config(archive, bundle, run[0], **budget, max_failed_per_category=ErrorBudget(share=0.34))
     assert judged(wider, record)[0] == exits.COMMITTED
     assert (record.max_failed, record.max_failed_per_category) == (wider.max_failed, wider.max_failed_per_category)
 
     # Rows without a category have all failed: they are in the budget of the whole only.
     record = run[1].record.model_copy()
-    assert (record.counts["failed_by_category"], record.counts["rows_by_category"][""]) == ({"": 7}, 8)
+    assert (record.counts["failed_by_category"], record.counts["rows_by_category"][""]) == ({"": 7}, 7)
     some = config(archive, bundle, run[0], max_failed_per_category=ErrorBudget(share=0.1))
     assert judged(some, record) == (
         exits.COMMITTED,
-        f"committed, failures within the error budget (7 failed of {ROWS}, budget 7; of each category 10%)",
+        f"committed, failures within the error budget (7 failed of {ROWS - 1}, budget 7; of each category 10%)",
     )
 
 
@@ -249,6 +250,25 @@ def test_a_driver_that_lost_its_lock_commits_nothing(archive: Path, bundle: str,
     assert not (folder / "_SUCCESS").exists()
     assert (folder / "run.json").read_bytes() == left[0]
     assert "of another process" in (folder / "lock.json").read_text()
+
+
+def test_interrupted_when_all_is_there_but_success_it_is_committed(
+    archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unfinished(run, tmp_path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.audit.run.write_bytes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            audit(config(archive, bundle, tmp_path))
+    assert not (folder / "_SUCCESS").exists()
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["state"], record["exit_code"]) == ("committed", exits.COMMITTED)
+    assert audit(config(archive, bundle, tmp_path)).code == exits.COMMITTED
+    assert (folder / "_SUCCESS").exists()
 
 
 def test_other_code_is_refused_until_it_is_accepted(
@@ -291,7 +311,10 @@ def declared_manifest(archive: Path, bundle: Bundle) -> Path:
 def test_declared_category_is_held_against_the_routed(archive: Path, bundle: str, tmp_path: Path) -> None:
     manifest = declared_manifest(archive, read_bundle(bundle))
     low = str(write_random_bundle(tmp_path / "bundle", threshold=1e6))  # everything is below this threshold
-    audit(config(archive, low, tmp_path, manifest=str(manifest), min_confidence=0.0))
+    outcome = audit(config(archive, low, tmp_path, manifest=str(manifest), min_confidence=0.0))
+    (warning,) = outcome.warnings
+    assert "1 of 3 rows declare a category that the bundle does not have ('toaster' 1)" in warning
+    assert warning in outcome.record.warnings
     rows = {r["uri"]: r for r in published(tmp_path).to_pylist()}
     first, second, third = (rows[f"images/{name}"] for name in ("000.jpg", "001.png", "002.jpg"))
     assert (first["decision"], first["decision_reason"], first["route_agrees"]) == ("normal", None, True)

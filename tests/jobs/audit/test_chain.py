@@ -17,7 +17,7 @@ from jobs.audit.load import LoadSettings
 from jobs.audit.loop import Paced
 from jobs.audit.placement import Placement
 from jobs.audit.render import RenderSettings, render
-from jobs.audit.stages import Resources, chain, cluster_device, divide
+from jobs.audit.stages import LOAD_CPUS, Resources, chain, cluster_device, divide
 from jobs.audit.write import Write
 from tests.jobs.audit.stages import Deaf, write_settings
 
@@ -50,9 +50,40 @@ def test_how_cores_are_divided(
     cores = sum(one["Resources"]["CPU"] for one in nodes)
     found = divide("cpu", None, ANYWHERE)
     assert (found.extractors, found.scorers, found.threads) == (extractors, scorers, threads)
-    assert found.extractors * found.extractor_cpus < cores, "the other stages would never run"
+    held = found.extractors * found.extractor_cpus + 7 * found.scorer_cpus
+    assert held + LOAD_CPUS <= cores, "the other stages would never run"
     assert divide("cpu", 7, ANYWHERE).scorers == 7
     assert divide("cpu", None, ANYWHERE, most=2).extractors == min(2, extractors)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "most", "threads"),
+    [
+        (6 * [node(8, 60)], 1, 4),
+        (6 * [node(8, 60)], 4, 4),
+        (6 * [node(8, 60)], 12, 2),
+        ([node(2, 20), node(32, 99)], 1, 16),
+    ],
+)
+def test_an_extractor_finds_a_place_on_one_node(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, Any]], most: int, threads: int
+) -> None:
+    monkeypatch.setattr(stages, "working_nodes", lambda: nodes)
+    found = divide("cpu", None, ANYWHERE, most=most)
+    assert (found.extractors, found.threads) == (most, threads)
+    assert found.extractor_cpus + LOAD_CPUS <= max(one["Resources"]["CPU"] for one in nodes)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "held"), [(16, 1, 1.0), (16, 8, 1.0), (8, 8, 0.39), (1, 1, 0.39), (3, 2, 0.89)]
+)
+def test_loading_finds_a_place_beside_the_extractors_of_gpus(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, gpus: int, held: float
+) -> None:
+    monkeypatch.setattr(stages, "working_nodes", lambda: [node(cpus, 100, gpus)])
+    found = divide("cuda", 10, ANYWHERE)
+    assert found.extractor_cpus == held
+    assert gpus * held + found.scorers * found.scorer_cpus + LOAD_CPUS <= cpus
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 8])

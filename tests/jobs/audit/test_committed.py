@@ -46,8 +46,9 @@ def test_the_last_dates_of_a_name_before_one(output: str) -> None:
 def test_a_record_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     folder, _ = write_night(str(tmp_path), Night("2026-03-01", rows=24))
     write_bytes(folder.record, read_bytes(folder.record)[:100])
-    with pytest.raises(AuditError, match=r"run\.json is not a run record"):
+    with pytest.raises(AuditError, match=r"run\.json is not a run record .* use the version that wrote it") as caught:
         committed_runs(str(tmp_path))
+    assert caught.value.code == exits.USAGE  # no retry makes it another
 
 
 def test_whoever_reads_a_run_with_an_unfinished_version_is_told(

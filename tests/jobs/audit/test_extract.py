@@ -18,6 +18,7 @@ from jobs.audit.figures import ProcessorTime, Spent
 from jobs.audit.score import Packed
 from jobs.bundles import read_bundle
 from tests.bundles import random_pixels
+from tests.jobs.audit.stages import Deaf
 
 IMAGES, BATCH = 11, 4
 
@@ -51,6 +52,7 @@ def through(bundle_folder: str, eager: bool) -> tuple[pa.Table, Calls]:
         extractor=routing,
         own=calls,
         files={"gear": []},
+        registry=Deaf(),
         models=threading.Semaphore(),
         processor_time=ProcessorTime(),
     )

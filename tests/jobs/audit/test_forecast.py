@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from jobs.audit.config import AuditConfig
+from jobs.audit import exits
+from jobs.audit import forecast as module
+from jobs.audit.config import AuditConfig, ErrorBudget
+from jobs.audit.exits import AuditError
 from jobs.audit.forecast import EFFICIENCY, SAMPLE, START_AND_END_SECONDS
+from jobs.audit.placement import POOL, Placement
 from jobs.audit.run import dry_run
 from jobs.audit.summary import _duration, _expected, _size
 from tests.bundles import random_pixels
@@ -58,6 +63,32 @@ def test_images_that_cannot_be_read_are_told(bundle: str, tmp_path: Path) -> Non
     assert "2 unread, such as" in told["sample"] and "none.png" in told["sample"]
     assert told["error budget"] == "1% would be exceeded: about 2 rows would fail"
     assert "--price" in told["cost"]
+
+
+def test_duplicates_are_in_no_budget(
+    images: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (images / "twice.csv").write_text("uri\n" + 2 * "".join(f"{i:02d}.png\n" for i in range(60)))
+    asked = config(images, bundle, tmp_path / "out", device="cpu").model_copy(
+        update={"manifest": str(images / "twice.csv"), "max_failed": ErrorBudget(count=0)}
+    )
+    monkeypatch.setattr(module, "_model_seconds", lambda *_: 0.1)
+    preview = dry_run(asked)
+    assert preview.frozen.problems == {"duplicate": 60}
+    assert "error budget" not in dict(_expected(asked, preview))
+    assert preview.expected is not None
+    short = replace(preview, expected=replace(preview.expected, unread=6))
+    assert dict(_expected(asked, short))["error budget"] == "0 would be exceeded: about 15 rows would fail"
+
+
+def test_a_cluster_without_a_node_for_models_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(module, "working_nodes", lambda: [{"Labels": {POOL: "load"}, "Resources": {"CPU": 8}}])
+    with pytest.raises(
+        AuditError, match=r"none has CPUs and the label line-audit/pool=models .*a dry run asks for none"
+    ) as caught:
+        module._cluster("cpu", Placement(pools=True))
+    assert caught.value.code == exits.USAGE
 
 
 def test_a_sample_without_any_image_gives_no_forecast(bundle: str, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_the_driver_tells_how_it_began_and_ended(monitored: Monitored) -> None:
     assert told["report written"]["verdict"] == "alarm"
     end = told["command ends"]
     assert (end["exit_code"], end["level"]) == (exits.BUDGET_EXCEEDED, "ERROR")
-    assert f"7 failed of {ROWS}, budget 6" in end["reason"]
+    assert f"7 failed of {ROWS - 1}, budget 6" in end["reason"]
 
 
 @pytest.mark.slow

@@ -150,6 +150,21 @@ def test_a_retry_has_the_budgets_of_its_run_unless_it_is_given_others(run: tuple
     assert (recorded.max_failed, recorded.max_failed_per_category) == (ErrorBudget(share=0.01), None)
 
 
+def test_errors_that_were_repaired_are_asked_for_by_their_code(run: tuple[Path, Outcome]) -> None:
+    folder = RunFolder(str(run[0]), "2026-01-02", "audit")
+    assert module._failed(folder, module.RETRIED) == {}
+    missing = [row for row in published(run[0]).to_pylist() if row["error_code"] == "missing_object"]
+    found = module._failed(folder, {*module.RETRIED, "missing_object", "html_document"})
+    assert {image for images in found.values() for image in images} > {row["image_id"] for row in missing}
+    assert sum(map(len, found.values())) == 2
+    for code in ("not_allowed", "duplicate", "gone"):
+        with pytest.raises(
+            AuditError, match=f"--code {code}: those that a retry can repair are .*missing_object"
+        ) as caught:
+            retry_failed(folder.uri, {}, codes=("timeout", code))
+        assert caught.value.code == exits.USAGE
+
+
 @pytest.mark.parametrize(
     ("run", "said"),
     [

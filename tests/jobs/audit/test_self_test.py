@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import signal
+from collections import Counter
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from anomaly_core.bundle_manifest import BUNDLE_FILE, ROUTER_FILE, BundleManifes
 from jobs.audit import exits
 from jobs.audit import self_test as module
 from jobs.audit.exits import AuditError
+from jobs.audit.figures import Spent
 from jobs.audit.registry import Registry, ScorerSettings
 from jobs.audit.run import Outcome, audit, dry_run
 from jobs.audit.self_test import Found, await_clearance, judge, reference_shard
@@ -219,6 +221,15 @@ def test_no_extractor_begins_if_one_has_failed(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(AuditError, match=r"^wrong$") as caught:
         await_clearance(local, 3)
     assert (caught.value.code, local.asked) == (exits.SELF_TEST, 2)
+
+
+def test_one_that_fails_when_others_have_scored_is_no_reason_not_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = Local(monkeypatch, ("a", GOOD), ("b", Found(3, 0.5, "wrong")))
+    await_clearance(local, 1)
+    local.registry.spent("extract", Spent(0, 0, 0, 3, 0, 0, Counter()), 0)
+    with pytest.raises(AuditError, match=r"^after other actors had passed and scored, wrong\. What") as caught:
+        await_clearance(local, 2)
+    assert caught.value.code == exits.FAILED
 
 
 def test_one_that_finds_no_place_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

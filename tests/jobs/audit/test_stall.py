@@ -7,11 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from jobs.audit import exits
+from jobs.audit import exits, stall
 from jobs.audit.exits import AuditError, Stalled
+from jobs.audit.registry import Registry, ScorerSettings
 from jobs.audit.stall import WAKE, Movement, watched
 
 
@@ -62,8 +64,21 @@ def test_movement_without_an_item_is_progress() -> None:
         yield 1
 
     assert pull(slow(), movement=lambda: Movement(next(count), {}, {})) == [1]
+    assert pull(slow(), movement=lambda: Movement(3, {}, {}, steps=next(count))) == [1]
     with pytest.raises(Stalled):
         pull(slow())
+
+
+def test_a_stage_tells_now_and_then_that_it_is_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 4.0, 11.0, 11.0, 15.0, 22.0, 22.0])
+    monkeypatch.setattr(stall.time, "monotonic", lambda: next(clock))
+    registry = Registry(ScorerSettings("top10_mean_224", "cpu", "float32", 1, 1, {}), [], {})
+    step = stall.Steps(SimpleNamespace(step=SimpleNamespace(remote=registry.step)))
+    seen = []
+    for _ in range(4):
+        step()
+        seen.append(registry.movement().steps)
+    assert seen == [0, 1, 1, 2]
 
 
 def test_a_check_that_fails_ends_it_while_nothing_comes() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.audit import exits
 from jobs.submit.follow import Pace
-from tests.jobs.submit.conftest import JOB, submit
+from tests.jobs.submit.conftest import JOB, RUN, submit
 from tests.jobs.submit.dashboard import Fake
 
 
@@ -137,16 +137,17 @@ def test_a_job_that_ends_before_it_is_stopped_keeps_its_code(fake: Fake) -> None
     assert submit(fake) == 3
 
 
-@pytest.mark.parametrize("detached", [True, False])
-def test_detached_and_attached_jobs_are_left_running(
-    fake: Fake, capfd: pytest.CaptureFixture[str], detached: bool
-) -> None:
+@pytest.mark.parametrize("how", ["detached", "attached", "or attached"])
+def test_detached_and_attached_jobs_are_left_running(fake: Fake, capfd: pytest.CaptureFixture[str], how: str) -> None:
     fake.finish = None
     fake.on_tail = once(signal.SIGTERM, fake)
-    if detached:
+    if how == "detached":
         assert submit(fake, detach=True) == exits.INTERRUPTED
-    else:
+    elif how == "attached":
         fake.add(JOB)
         assert submit(fake, None, attach=JOB) == exits.INTERRUPTED
+    else:  # somebody else submitted it
+        fake.add(JOB, metadata={"line_audit_target": RUN})
+        assert submit(fake, or_attach=True) == exits.INTERRUPTED
     assert (fake.stopped, fake.jobs[JOB]["status"]) == ([], "RUNNING")
     assert f"--attach {JOB}" in capfd.readouterr().err
