@@ -36,6 +36,11 @@ class Movement:
     tried_again: int = 0
     steps: int = 0
 
+    @property
+    def progress(self) -> tuple[int, dict[str, int], int]:
+        """What is another one if anything has moved."""
+        return self.begun, self.images, self.steps
+
     def __str__(self) -> str:
         told = [f"{self.begun} shards begun"]
         told += [f"{stage} {count} images (last {self.since[stage]:.0f} s ago)" for stage, count in self.images.items()]
@@ -127,13 +132,13 @@ class _Watchdog:
         self.thread.join(END_SECONDS)  # it may be asking a Ray that is shut down next
 
     def _watch(self) -> None:
-        seen = (-1, dict[str, int](), 0)
+        seen: object = None
         while not self.over.wait(self.look):
             try:
                 self.check()
                 now = self.movement()
-                if (now.begun, now.images, now.steps) != seen:
-                    seen = (now.begun, now.images, now.steps)
+                if now.progress != seen:
+                    seen = now.progress
                     self.last = time.monotonic()
                 elif self.waits and time.monotonic() - self.last >= self.patience:
                     raise Stalled(

@@ -73,7 +73,7 @@ class RunMetrics(Collector):
         with self._lock:
             before, self._movement = self._movement, movement
             self._looked_at = time.time()
-            if (movement.begun, movement.images) != (before.begun, before.images):
+            if movement.progress != before.progress:
                 self._moved_at = self._looked_at
             if whole:
                 self._resources = {name: (whole[name], free.get(name, 0.0)) for name in whole}

@@ -141,13 +141,13 @@ def phase(metrics: RunMetrics) -> str:
 
 
 def test_what_does_not_move_does_not_look_as_if_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 200.0, 300.0])
+    clock = iter([100.0, 200.0, 300.0, 400.0, 500.0])
     metrics = RunMetrics("audit", began=0.0)
     monkeypatch.setattr(run_metrics.time, "time", lambda: next(clock))
-    for begun, moved in ((1, 100.0), (1, 100.0), (2, 300.0)):
-        metrics.moved(Movement(begun, {"load": 4}, {"load": 1.0}))
+    for begun, steps, moved in ((1, 0, 100.0), (1, 0, 100.0), (2, 0, 300.0), (2, 1, 400.0), (2, 1, 400.0)):
+        metrics.moved(Movement(begun, {"load": 4}, {"load": 1.0}, steps=steps))
         assert f"line_audit_last_movement_timestamp_seconds {moved}" in exposed(metrics)
-    assert "line_audit_last_look_timestamp_seconds 300.0" in exposed(metrics)
+    assert "line_audit_last_look_timestamp_seconds 500.0" in exposed(metrics)
 
 
 def test_a_cluster_that_does_not_answer_leaves_its_last_figures(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
