@@ -10,6 +10,7 @@ import mimetypes
 import os
 import re
 import shutil
+import socket
 import tempfile
 import time
 import uuid
@@ -41,7 +42,7 @@ _S3_ONCE: dict[str, Any] = {
     "config_kwargs": {**_S3_OPTIONS["config_kwargs"], "retries": {"mode": "standard", "total_max_attempts": 1}},
 }
 # What local folders that are needed for a while are called, and how old one is that may have been left behind.
-SCRATCH, SCRATCH_SECONDS = "line-audit-scratch-", 60.0
+SCRATCH, SCRATCH_SECONDS = f"line-audit-scratch-{socket.gethostname()}-", 5.0
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)-[0-9a-f]{32}\.tmp")
 
 
@@ -203,16 +204,17 @@ def sweep(uri: str, wanted: Callable[[str], bool] = lambda stem: True, but: str 
 def scratch() -> Iterator[Path]:
     """A local folder that is gone afterwards; if this process is killed, when another one makes its first one."""
     _sweep_scratch()
-    with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder, _locked(folder):
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder, _locked(folder, fcntl.LOCK_EX):
         yield Path(folder)
 
 
 @contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """A lock that ends with the process, whatever ends it. Raises BlockingIOError if somebody else has it."""
+def _locked(folder: str, how: int) -> Iterator[None]:
+    """A lock that ends with the process, whatever ends it; of one machine, as some file systems have it. Raises
+    BlockingIOError if it is not to wait for another one who has it."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, how)
         yield
     finally:
         os.close(handle)
@@ -224,7 +226,7 @@ def _sweep_scratch() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
         with suppress(OSError):  # another user's, gone meanwhile, or in use
             if time.time() - folder.stat().st_mtime > SCRATCH_SECONDS:  # a new one is not locked yet
-                with _locked(str(folder)):
+                with _locked(str(folder), fcntl.LOCK_EX | fcntl.LOCK_NB):
                     shutil.rmtree(folder, ignore_errors=True)
 
 

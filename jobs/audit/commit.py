@@ -213,7 +213,8 @@ def count_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "failed_by_code": pairs(
             "SELECT error_stage || '/' || error_code, count(*) FROM rows WHERE status = 'failed' GROUP BY 1 ORDER BY 1"
         ),
-        "rows_by_category": pairs(
+        "rows_by_category": pairs(f"SELECT {named}, count(*) FROM rows GROUP BY 1 ORDER BY 1"),
+        "budgeted_by_category": pairs(
             f"SELECT {named}, count(*) FROM rows WHERE NOT {DUPLICATE_SQL} GROUP BY 1 ORDER BY 1"
         ),
         "failed_by_category": pairs(

@@ -23,16 +23,17 @@ def undeclared(bundle: Bundle, frozen: FrozenManifest, parts: Path) -> Sequence[
         return ()
     with duckdb.connect() as connection:
         found = connection.execute(
-            "SELECT declared_category, count(*) FROM read_parquet(?) WHERE problem_code IS NULL "
-            "AND declared_category IS NOT NULL AND NOT list_contains(?, declared_category) "
-            "GROUP BY 1 ORDER BY count(*) DESC, 1",
-            [[str(parts / part) for part in frozen.parts], list(bundle.categories)],
+            "SELECT declared_category, count(*), sum(count(*)) OVER (), count(*) OVER () FROM read_parquet(?) "
+            "WHERE problem_code IS NULL AND declared_category IS NOT NULL AND NOT list_contains(?, declared_category) "
+            "GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT ?",
+            [[str(parts / part) for part in frozen.parts], list(bundle.categories), NAMED],
         ).fetchall()
     if not found:
         return ()
-    named = ", ".join(f"{category!r} {rows:,}" for category, rows in found[:NAMED])
-    more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    named = ", ".join(f"{category!r} {rows:,}" for category, rows, _, _ in found)
+    _, _, every, words = found[0]
+    more = f", and {words - NAMED} more" if words > NAMED else ""
     return (
-        f"{sum(rows for _, rows in found):,} of {frozen.rows:,} rows declare a category that the bundle does not have "
+        f"{every:,} of {frozen.rows:,} rows declare a category that the bundle does not have "
         f"({named}{more}): they go to review without a score; it has {', '.join(bundle.categories)}",
     )

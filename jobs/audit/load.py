@@ -37,8 +37,6 @@ from manifests.freeze import read_shard
 _log = logging.getLogger(__name__)
 # Images that are decoded in one turn: about as long as the other stages' turns.
 DECODED_AT_ONCE = 3
-# Of images that were fetched and wait to be decoded, by task; and fetches at once before one of them is there.
-AHEAD_BYTES, AHEAD_AT_FIRST = 128 * 2**20, 4
 # Of other parts, whose images may show that a storage is open to us.
 SHARDS_ELSEWHERE = 64
 
@@ -135,7 +133,7 @@ class Load:
         child = DecodingChild(self._decoder()) if careful else None
         threads = partial(ThreadPoolExecutor, initializer=about_shard, initargs=(self.shard,))
         pool, decoder = threads(self.settings.threads), threads(1)
-        fetched = _ahead(pool, self._bytes, rows, self.settings.threads, _bytes_of)
+        fetched = _ahead(pool, self._bytes, rows, self.settings.threads)
         try:
             results: Iterator[dict[str, Any]]
             if child is not None:
@@ -212,34 +210,14 @@ class Load:
             _give_up(f"a decoder failed ({type(error).__name__}: {error})")
 
 
-def _ahead(
-    pool: ThreadPoolExecutor,
-    function: Callable[..., Any],
-    rows: Iterable[Any],
-    count: int,
-    size: Callable[[Any], int] = lambda future: 0,
-) -> Iterator[Any]:
-    """The futures of function(row) in order, with so many begun ahead of the one that is asked for.
-
-    size: bytes that a future holds. From AHEAD_BYTES on no further one is begun, and few are until the first sizes are
-    known: seventeen of the largest images would be a gigabyte, in every task.
-    """
+def _ahead(pool: ThreadPoolExecutor, function: Callable[..., Any], rows: Iterable[Any], count: int) -> Iterator[Any]:
+    """The futures of function(row) in order, with so many begun ahead of the one that is asked for."""
     begun: deque[Any] = deque()
-    allowed = min(count, AHEAD_AT_FIRST)
     for row in rows:
         begun.append(pool.submit(function, row))
-        while len(begun) > 1 and (len(begun) > allowed or sum(map(size, begun)) > AHEAD_BYTES):
+        if len(begun) > count:
             yield begun.popleft()
-            allowed = min(count, allowed + 1)
     yield from begun
-
-
-def _bytes_of(future: Any) -> int:
-    """Bytes of an image that was fetched."""
-    if not future.done() or future.cancelled() or future.exception() is not None:
-        return 0
-    data, _ = future.result()
-    return len(data or b"")
 
 
 def _give_up(why: str) -> NoReturn:

@@ -186,6 +186,12 @@ class RunRecord(BaseModel):
         duplicates: int = self.counts["failed_by_code"].get(f"manifest/{DUPLICATE}", 0)
         return int(self.counts["rows"]) - duplicates
 
+    @property
+    def budgeted_by_category(self) -> dict[str, int]:
+        """The same by category. Older versions counted duplicates among them."""
+        counts: dict[str, int] = self.counts.get("budgeted_by_category", self.counts["rows_by_category"])
+        return counts
+
     def save(self, folder: RunFolder) -> None:
         """Write run.json."""
         write_bytes(folder.record, (self.model_dump_json(indent=2) + "\n").encode())

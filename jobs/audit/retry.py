@@ -66,11 +66,10 @@ def retry_failed(
             watcher.said(warning)
         whole = FrozenManifest.from_dict(record.frozen)
         changes = check_same(config, record, parts_of(config, bundle, precision, whole), finished=False)
-        plan = _plan(folder, record, whole, RETRIED | set(codes))
+        plan = _plan(folder, record, whole, RETRIED | set(codes), watcher.said)
         if plan is None:
             watcher.said("no row failed for a reason that can pass; nothing to do")
             return Outcome(record.exit_code or 0, record)
-        check_there([(folder, whole), *retries(folder, record)])
         watcher.planned(plan)
         return _retried(config, folder, plan, whole, (bundle, precision, device), changes, watcher, lock)
 
@@ -157,21 +156,29 @@ def _retried(
     return Outcome(record.exit_code, record, len(plan.missing), done, report=report)
 
 
-def _plan(folder: RunFolder, record: RunRecord, whole: FrozenManifest, codes: Set[str]) -> Plan | None:
-    """The retry that was begun and not finished, else a new one; None if no row failed with one of the codes."""
-    again = folder.retry(len(record.retries) + 2)
+def _plan(
+    folder: RunFolder, record: RunRecord, whole: FrozenManifest, codes: Set[str], said: Callable[[str], None]
+) -> Plan | None:
+    """The retry that was begun and not finished, else a new one; None if no row failed with one of the codes. said:
+    told if the former is without some of the codes."""
+    again, before = folder.retry(len(record.retries) + 2), [(folder, whole), *retries(folder, record)]
     try:
-        frozen = FrozenManifest.from_dict(json.loads(read_bytes(again.record)))
+        begun = json.loads(read_bytes(again.record))
+        frozen = FrozenManifest.from_dict(begun)
     except FileNotFoundError:
         failed = _failed(folder, codes)
         if not failed:
             return None
+        check_there(before)
         with scratch() as local:
             rows = sum(map(len, failed.values()))
             frozen = refreeze(_rows(folder, whole, failed), local / "frozen", rows, whole)
             upload_parts(local / "frozen", again)
-        write_bytes(again.record, json.dumps(frozen.to_dict()).encode())
+        write_bytes(again.record, json.dumps(frozen.to_dict() | {"codes": sorted(codes)}).encode())
         return Plan(again, record, frozen, tuple(shard.index for shard in frozen.shards))
+    check_there(before)
+    if others := sorted(codes - set(begun.get("codes", RETRIED))):
+        said(f"a retry without {', '.join(others)} was begun and is finished now; repeat the command for those")
     return Plan(again, record, frozen, missing_shards(again, record, frozen))
 
 

@@ -96,7 +96,7 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
             if not told:
                 told.append(error)
                 watcher.failing(error)  # first: the storage may hang
-                if not over.is_set():
+                if not (over.is_set() and isinstance(error, KeyboardInterrupt)):
                     _abandon(plan, error, lock)
 
         try:
@@ -232,12 +232,12 @@ def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:
     """
     record.max_failed, record.max_failed_per_category = config.max_failed, config.max_failed_per_category
     counts = record.counts
-    failed, rows = sum(counts["failed_by_category"].values()), record.budgeted
+    failed, rows, rows_of = sum(counts["failed_by_category"].values()), record.budgeted, record.budgeted_by_category
     said = f"{failed} failed of {rows}, budget {config.max_failed}"
     exceeded = config.max_failed.exceeded(failed, rows)
     if config.max_failed_per_category is not None:
         over = [
-            f"{category} {count} of {counts['rows_by_category'][category]}"
+            f"{category} {count} of {rows_of[category]}"
             for category, count in counts["failed_by_category"].items()
             if category and config.max_failed_per_category.exceeded(count, counts["rows_by_category"][category])
         ]

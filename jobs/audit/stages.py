@@ -32,6 +32,8 @@ LOAD_CPUS, EXTRACT_CPUS, WRITE_CPUS = 0.6, 0.39, 0.2
 # Next to nothing, so that scorers find a place beside actors that hold all CPUs, but not on a node that has none: that
 # is a head, which is to do no work.
 SCORER_CPUS = 0.001
+# Of an extracting actor beside a GPU.
+LEAST_CPUS = 0.05
 RETRIES = 4
 # What an extracting actor on CPUs needs at most, of which half a node's memory is spent.
 EXTRACTOR_MEMORY = 1.75 * 2**30
@@ -98,7 +100,8 @@ def divide(device: str, scorers: int | None, where: Placement, most: int | None 
         count = max(scorers or used, used)
         share = (3000 // -(-count // used)) / 10_000
         # A whole CPU, but where a GPU has one or two of them: loading needs a place there too.
-        held = min(1.0, max(EXTRACT_CPUS, round(cpus / gpus - LOAD_CPUS - 10 * SCORER_CPUS, 2)))
+        free = min((one["CPU"] - LOAD_CPUS - count * SCORER_CPUS) / one["GPU"] for one in nodes if one.get("GPU", 0))
+        held = min(1.0, max(LEAST_CPUS, int(100 * free) / 100))
         return Resources(used, held, 0.7, count, SCORER_CPUS, share, max(1, cpus // (2 * gpus)))
     if not nodes:
         raise ValueError(f"{NO_MODELS}; --extractors N asks an autoscaler for them")

@@ -46,6 +46,8 @@ def print_summary(config: AuditConfig, outcome: Outcome) -> None:
         say(f"{unknown:,} of them show no product that the bundle knows: to review, without a score, not in the queue")
     if left_out := told(record.frozen.get("left_out", {})):
         say(f"left out of the manifest: {left_out}")
+    for warning in record.warnings:
+        say(f"warning: {warning}")
     if counts["render_errors"]:
         say(f"{counts['render_errors']} pictures could not be made; see column render_error")
     if outcome.scored_shards and record.timings.get("images_per_second"):

@@ -71,7 +71,7 @@ def _by_code(failed: Mapping[str, int]) -> dict[tuple[str, str], int]:
 
 def _add_budget(found: Exposition, name: str, record: RunRecord) -> None:
     counts: dict[str, Any] = record.counts
-    failed, rows = counts["failed_by_category"], counts["rows_by_category"]
+    failed, rows = counts["failed_by_category"], record.budgeted_by_category
     found.add("line_audit_last_run_failed_ratio", sum(failed.values()) / record.budgeted, name)
     if record.max_failed is not None:
         used = _used(record.max_failed, sum(failed.values()), record.budgeted)

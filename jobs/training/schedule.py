@@ -138,7 +138,8 @@ class Shares:
         resources = ray.cluster_resources()
         cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
         images = sum(len(plan.fits[number].rows) for plan in plans for number in plan.to_do())
-        most = min(max([int(node["Resources"]["CPU"]) for node in working_nodes()], default=1), MOST_THREADS)
+        places = [node["Resources"] for node in working_nodes() if device == "cpu" or node["Resources"].get("GPU", 0)]
+        most = min(max([int(place["CPU"]) for place in places], default=1), MOST_THREADS)
         return cls(cpus, images, most) if device == "cpu" else cls(cpus // max(1, gpus), 0, most)
 
     def threads(self, count: int) -> int:

@@ -59,8 +59,8 @@ class Report:
 def verify(settings: Settings) -> Report:
     """Check a committed run.
 
-    Raises AuditError (USAGE: no such run, not committed, or a bundle that was named and cannot be used; FAILED:
-    run.json cannot be read), StorageAccessError.
+    Raises AuditError (USAGE: no such run, not committed, run.json cannot be read, or a bundle that was named and cannot
+    be used), StorageAccessError.
     """
     try:
         folder = RunFolder.at(settings.run)

@@ -109,12 +109,16 @@ def rows(connection: duckdb.DuckDBPyConnection, record: RunRecord, frozen: Froze
     return Check("rows", "ok", f"{count:,} rows, every manifest row once")
 
 
+# That records of older versions lack.
+LATER_COUNTS = ("budgeted_by_category",)
+
+
 def counts(connection: duckdb.DuckDBPyConnection, record: RunRecord) -> Check:
     """The counts of run.json against those of the table."""
     wrong = [
         f"{key}: {record.counts.get(key)} in run.json, {found} in the table"
         for key, found in count_rows(connection).items()
-        if record.counts.get(key) != found
+        if record.counts.get(key) != found and (key in record.counts or key not in LATER_COUNTS)
     ]
     if wrong:
         return Check(

@@ -568,7 +568,7 @@ def test_larger_fits_have_more_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(schedule.ray, "cluster_resources", lambda: {"CPU": float(cpus), "GPU": float(gpus)})
-    monkeypatch.setattr(schedule, "working_nodes", lambda: [{"Resources": {"CPU": float(cpus)}}])
+    monkeypatch.setattr(schedule, "working_nodes", lambda: [{"Resources": {"CPU": float(cpus), "GPU": float(gpus)}}])
     some = [TrainingImages(f"c{i}", ("/x",) * count, "") for i, count in enumerate(counts)]
     plans = [schedule.Plan(one, fits_of(len(one.uris), RECIPES[recipe], 0), {}) for one in some]
     shares = schedule.Shares.of(plans, device)
@@ -584,6 +584,9 @@ def test_no_task_asks_for_more_cpus_than_a_node_has(
     plan = schedule.Plan(TrainingImages("c", ("/x",) * 320, ""), fits_of(320, RECIPES["reference"], 0), {})
     shares = schedule.Shares.of([plan], "cpu")
     assert (shares.most, shares.threads(320)) == (most, most)
+    gpu = {"Resources": {"CPU": 2.0, "GPU": 1.0}}
+    monkeypatch.setattr(schedule, "working_nodes", lambda: [gpu, {"Resources": {"CPU": 16.0}}])
+    assert schedule.Shares.of([plan], "cuda").most == 2
 
 
 def test_the_same_images_elsewhere_are_no_reason_to_train_again(

@@ -26,6 +26,7 @@ from jobs.audit.run import Outcome, audit, dry_run, judged
 from jobs.audit.summary import _expected
 from jobs.audit.watcher import Watcher
 from jobs.bundles import read_bundle
+from jobs.storage_errors import StorageAccessError
 from manifests.schema import KNOWN_COLUMNS
 from tests.bundles import write_random_bundle
 from tests.jobs.audit.conftest import EXPECTED_FAILURES, GOOD, ROWS, config
@@ -214,7 +215,8 @@ def test_a_category_has_a_budget_of_its_own(archive: Path, bundle: str, run: tup
         )
         counts = count_rows(connection)
     assert counts["failed_by_category"] == {"cap": 1}  # the duplicate is outside the budget
-    assert counts["rows_by_category"] == {"bottle": 8, "cap": 3}
+    assert counts["rows_by_category"] == {"bottle": 8, "cap": 4}
+    assert counts["budgeted_by_category"] == {"bottle": 8, "cap": 3}
     record = run[1].record.model_copy(update={"counts": counts})
     budget = {"max_failed": ErrorBudget(share=0.1)}
     narrow = config(archive, bundle, run[0], **budget, max_failed_per_category=ErrorBudget(share=0.2))
@@ -227,7 +229,7 @@ def test_a_category_has_a_budget_of_its_own(archive: Path, bundle: str, run: tup
 
     # Rows without a category have all failed: they are in the budget of the whole only.
     record = run[1].record.model_copy()
-    assert (record.counts["failed_by_category"], record.counts["rows_by_category"][""]) == ({"": 7}, 7)
+    assert (record.counts["failed_by_category"], record.counts["budgeted_by_category"][""]) == ({"": 7}, 7)
     some = config(archive, bundle, run[0], max_failed_per_category=ErrorBudget(share=0.1))
     assert judged(some, record) == (
         exits.COMMITTED,
@@ -252,21 +254,35 @@ def test_a_driver_that_lost_its_lock_commits_nothing(archive: Path, bundle: str,
     assert "of another process" in (folder / "lock.json").read_text()
 
 
-def test_interrupted_when_all_is_there_but_success_it_is_committed(
-    archive: Path, bundle: str, run: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "state", "code"),
+    [
+        (KeyboardInterrupt(), "committed", exits.COMMITTED),
+        (StorageAccessError("s3://line: denied"), "failed", exits.NO_ACCESS),
+    ],
+)
+def test_when_all_is_there_but_success_an_interrupt_says_nothing_and_an_error_does(
+    archive: Path,
+    bundle: str,
+    run: tuple[Path, Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    state: str,
+    code: int,
 ) -> None:
     folder = unfinished(run, tmp_path)
 
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+    def raised(*_: object) -> None:
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.audit.run.write_bytes", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr("jobs.audit.run.write_bytes", raised)
+        with pytest.raises(type(error)):
             audit(config(archive, bundle, tmp_path))
     assert not (folder / "_SUCCESS").exists()
     record = json.loads((folder / "run.json").read_text())
-    assert (record["state"], record["exit_code"]) == ("committed", exits.COMMITTED)
+    assert (record["state"], record["exit_code"]) == (state, code)
     assert audit(config(archive, bundle, tmp_path)).code == exits.COMMITTED
     assert (folder / "_SUCCESS").exists()
 

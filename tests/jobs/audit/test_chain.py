@@ -75,7 +75,8 @@ def test_an_extractor_finds_a_place_on_one_node(
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "held"), [(16, 1, 1.0), (16, 8, 1.0), (8, 8, 0.39), (1, 1, 0.39), (3, 2, 0.89)]
+    ("cpus", "gpus", "held"),
+    [(16, 1, 1.0), (16, 8, 1.0), (8, 8, 0.92), (1, 1, 0.39), (3, 2, 1.0), (2, 4, 0.34), (1, 2, 0.19)],
 )
 def test_loading_finds_a_place_beside_the_extractors_of_gpus(
     monkeypatch: pytest.MonkeyPatch, cpus: int, gpus: int, held: float

@@ -369,17 +369,15 @@ def test_a_retry_that_was_killed_is_finished_first(copied: Path, bundle: str, tm
     assert contents(copied) == left
 
 
-@pytest.mark.slow
-@pytest.mark.campaign
-def test_where_shards_are_gone_nothing_is_begun(
-    copied: Path, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_shards_are_gone_nothing_is_begun(copied: Path, bundle: str, tmp_path: Path) -> None:
     for number in (2, 5):
         (Path(folder(copied)) / "shards" / f"shard-{number:06d}.parquet").unlink()
     before = contents(copied)
     given, _ = thresholds_file(tmp_path / "t.json", bundle, between(copied))
-    monkeypatch.setattr("jobs.audit.retry._plan", lambda *_: object())  # as if there were rows to score again
-    for command in (lambda: rethreshold(folder(copied), given, {}), lambda: retry_failed(folder(copied), {})):
+    for command in (
+        lambda: rethreshold(folder(copied), given, {}),
+        lambda: retry_failed(folder(copied), {}, codes=("missing_object",)),
+    ):
         with pytest.raises(
             AuditError, match=r"shard-000002\.parquet: the shard is gone, and 1 more; put copies"
         ) as caught:
@@ -388,6 +386,8 @@ def test_where_shards_are_gone_nothing_is_begun(
         assert contents(copied) == before
 
 
+@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_a_retry_scores_later_is_decided_alike(endpoint: FaultyServer, copied: Path, bundle: str) -> None:
     """On S3: two rows fail, the rest is decided again, the two are retried; as if none had failed."""

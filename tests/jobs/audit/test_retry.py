@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from jobs.review import make_queue
 from jobs.storage import delete, filesystem, read_bytes
 from jobs.uris import path_of
 from jobs.verify.run import Settings, verify
+from manifests.frozen import FrozenManifest
 from tests.faults.proxy import Fault, FaultyServer
 from tests.jobs.audit.conftest import EXPECTED_FAILURES, ROWS, remote_config
 from tests.jobs.audit.tables import published, stable
@@ -163,6 +165,19 @@ def test_errors_that_were_repaired_are_asked_for_by_their_code(run: tuple[Path, 
         ) as caught:
             retry_failed(folder.uri, {}, codes=("timeout", code))
         assert caught.value.code == exits.USAGE
+
+
+def test_a_retry_that_was_begun_is_finished_without_the_codes_that_came_later(
+    run: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    folder = RunFolder(str(shutil.copytree(run[0], tmp_path / "out")), "2026-01-02", "audit")
+    record, told = read_record(folder), list[str]()
+    assert record is not None
+    whole = FrozenManifest.from_dict(record.frozen)
+    for more in (set(), {"html_document"}):
+        plan = module._plan(folder, record, whole, {*module.RETRIED, "missing_object", *more}, told.append)
+        assert plan is not None and plan.frozen.rows == 1
+    assert told == ["a retry without html_document was begun and is finished now; repeat the command for those"]
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,13 @@ def test_a_decision_that_was_changed(copy: Copy) -> None:
     assert "decisions: " in found["counts"]
 
 
+def test_a_record_of_before_there_was_a_count(copy: Copy) -> None:
+    copy.record(lambda record: record["counts"].pop("budgeted_by_category"))
+    assert copy.failed() == {}
+    copy.record(lambda record: record["counts"].update(budgeted_by_category={"cap": 1}))
+    assert "budgeted_by_category: {'cap': 1} in run.json" in copy.failed()["counts"]
+
+
 def test_scores_that_were_changed(copy: Copy) -> None:
     """By one part in ten thousand, with a matching digest: only the models can tell."""
 

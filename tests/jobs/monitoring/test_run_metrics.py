@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,13 @@ def test_phases_follow_the_receipts(plan: Plan) -> None:
 def phase(metrics: RunMetrics) -> str:
     (found,) = (line for line in exposed(metrics) if line.startswith("line_audit_run_phase") and line.endswith(" 1.0"))
     return found.partition('"')[2].partition('"')[0]
+
+
+def test_duplicates_are_not_in_the_budget(plan: Plan) -> None:
+    metrics = RunMetrics("audit")
+    twice = replace(plan, frozen=replace(plan.frozen, problems={"duplicate": 4, "empty_uri": 1}))
+    metrics.planned(twice, ErrorBudget(share=0.25))
+    assert f"line_audit_run_max_failed_rows {0.25 * (ROWS - 4)}" in exposed(metrics)
 
 
 def test_what_does_not_move_does_not_look_as_if_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
