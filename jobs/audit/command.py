@@ -23,7 +23,7 @@ from jobs.audit.grace import grace_seconds
 from jobs.audit.record import RunFolder
 from jobs.audit.rethreshold import rethreshold
 from jobs.audit.retry import retry_failed
-from jobs.audit.run import Outcome, audit, dry_run, exit_code
+from jobs.audit.run import Outcome, audit, dry_run, exit_code, reason_of
 from jobs.audit.summary import print_plan, print_rethreshold, print_retry, print_summary
 from jobs.audit.watching import Watching
 from jobs.monitoring.logs import about_run, structured
@@ -168,11 +168,11 @@ def _ended(run: Callable[[_Leaver], int], notifier: Notifier) -> int:
                 _tell_end(code, error.message)
             notifier.nothing_new(error.message)
             return code
-        complain(redacted(_message(error)))
+        complain(redacted(reason_of(error)))
         _tell_end(code)
         if not isinstance(error, Stalled):
             leaver.stay()
-        notifier.failed(code, redacted(_message(error)))
+        notifier.failed(code, redacted(reason_of(error)))
         return code
 
 
@@ -201,7 +201,7 @@ class _Leaver:
         """Told of an error before the run has written it down and shut Ray down."""
         code = exit_code(error)
         if isinstance(error, Stalled) or code == exits.NO_ACCESS:
-            self.timer = threading.Timer(STALLED_SECONDS, self._leave, (code, redacted(_message(error))))
+            self.timer = threading.Timer(STALLED_SECONDS, self._leave, (code, redacted(reason_of(error))))
             self.timer.daemon = True
             self.timer.start()
 
@@ -232,10 +232,3 @@ def _tell_trace() -> None:
         _log.error("an error that was not expected", exc_info=True)
     else:
         print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
-
-
-def _message(error: BaseException) -> str:
-    # Ray wraps what a worker raised in a page of traceback; the person needs its last line.
-    cause: BaseException | None = getattr(error, "cause", None)
-    text = str(cause or error).strip()
-    return text.splitlines()[-1] if text else type(error).__name__

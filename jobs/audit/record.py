@@ -124,9 +124,10 @@ class Unfinished(BaseModel):
     def told(self, run: str) -> str:
         """What a person should do about it. run: URI of the run's folder."""
         rule = "" if self.rule is None else f" --threshold {self.rule}"
+        without = "" if self.rule is None else " (and --no-pictures, if its images cannot be read)"
         return (
             f"{self.command} was begun and has not ended, so the published results may be of the next version: "
-            f"finish it with line-audit {self.command} --run {run}{rule}"
+            f"finish it with line-audit {self.command} --run {run}{rule}{without}"
         )
 
 

@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from ray.exceptions import RayTaskError
+
 from anomaly_core.bundle import Bundle
 from anomaly_core.bundle_manifest import BundleError
 from anomaly_core.forms import Precision
@@ -266,15 +268,26 @@ def _abandon(plan: Plan, error: BaseException, lock: RunLock) -> None:
     interrupted = isinstance(error, KeyboardInterrupt)
     record.state = "interrupted" if interrupted else "failed"
     record.exit_code = exits.INTERRUPTED if interrupted else code
-    record.exit_reason = (
-        " ".join(redacted(str(getattr(error, "cause", None) or error)).split())[:500] or type(error).__name__
-    )
+    record.exit_reason = " ".join(redacted(reason_of(error)).split())[:500]
     record.finished_at = now()
     try:
         lock.check()  # it may have been lost before the error came, which says nothing of it
         record.save(plan.folder)
     except (AuditError, StorageAccessError, OSError) as second:
         announce(f"run.json could not be written: {second}")
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, for a person, also one that Ray brings from a worker: that one comes with a page of traceback
+    before it and a paragraph of Ray's advice behind it."""
+    cause: BaseException | None = getattr(error, "cause", None)
+    paragraphs = str(cause or error).strip().split("\n\n")
+    while len(paragraphs) > 1 and paragraphs[-1].startswith("To change retry attempts"):
+        paragraphs.pop()
+    text = "\n\n".join(paragraphs).strip()
+    if cause is None and isinstance(error, RayTaskError):
+        text = text.splitlines()[-1] if text else ""
+    return text or type(cause or error).__name__
 
 
 def exit_code(error: BaseException) -> int:

@@ -46,7 +46,7 @@ _NO_GPU = (
     "--device cuda: the Ray cluster has no GPU; use --device cpu or auto, or --extractors N to ask for nodes with GPUs "
     "and wait for them"
 )
-NO_MODELS = f"no node of the cluster may hold the models: none has CPUs and the label {POOL}={MODELS} or {BOTH}"
+NO_MODELS = f"no node of the cluster may hold the models: none with CPUs has the label {POOL}={MODELS} or {BOTH}"
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def print_retry(run: str, outcome: Outcome) -> None:
     last = record.retries[-1]
     say(f"run {record.run_id}: {last['rows']:,} rows tried again, {last['recovered']:,} scored")
     say(f"{record.counts['rows']:,} images: {record.counts['status'].get('failed', 0):,} failed still")
-    say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
+    say(f"results:  {RunFolder.at(run).results}; earlier versions: runs/{record.run_id}/versions/")
     _to_look_at(run, outcome)
     say(f"exit status {outcome.code}: {record.exit_reason}")
 
@@ -109,7 +109,7 @@ def print_rethreshold(run: str, outcome: Outcome) -> None:
     before, after = last["decisions_before"], record.counts["decisions"]
     changes = ", ".join(f"{n} {before.get(n, 0):,} -> {after.get(n, 0):,}" for n in sorted({*before, *after}))
     say(f"decisions: {changes}")
-    say(f"results:  {record.results}; earlier versions: runs/{record.run_id}/versions/")
+    say(f"results:  {RunFolder.at(run).results}; earlier versions: runs/{record.run_id}/versions/")
     _to_look_at(run, outcome)
     say(f"exit status {outcome.code}: {record.exit_reason}")
 

@@ -46,4 +46,9 @@ def _print(report: Report) -> None:
         table.add_row(check.name, Text(check.status, style=_STYLE[check.status]), found)
     console.print(table)
     failed = [check.name for check in report.checks if check.status == "failed"]
-    console.print(f"does not hold: {', '.join(failed)}" if failed else "all that was checked holds", markup=False)
+    left = [check.name for check in report.checks if check.status == "not checked"]
+    console.print(
+        (f"does not hold: {', '.join(failed)}" if failed else "all that was checked holds")
+        + (f"; not checked: {', '.join(left)}" if left else ""),
+        markup=False,
+    )

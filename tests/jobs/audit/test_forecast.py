@@ -85,7 +85,7 @@ def test_a_cluster_without_a_node_for_models_is_told(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(module, "working_nodes", lambda: [{"Labels": {POOL: "load"}, "Resources": {"CPU": 8}}])
     with pytest.raises(
-        AuditError, match=r"none has CPUs and the label line-audit/pool=models .*a dry run asks for none"
+        AuditError, match=r"none with CPUs has the label line-audit/pool=models .*a dry run asks for none"
     ) as caught:
         module._cluster("cpu", Placement(pools=True))
     assert caught.value.code == exits.USAGE

@@ -67,7 +67,7 @@ def test_models_are_divided_among_their_own_nodes(cluster: list[dict[str, Any]])
     assert (found.extractors, found.extractor_gpus, found.scorer_gpus, found.threads) == (1, 0.7, 0.3, 2)
     assert divide("cpu", None, ANYWHERE).extractors == 10
     cluster[:] = MIXED[:2]
-    with pytest.raises(ValueError, match="none has the label line-audit/pool=models or both"):
+    with pytest.raises(ValueError, match="none with CPUs has the label line-audit/pool=models or both"):
         divide("cpu", None, POOLS)
 
 

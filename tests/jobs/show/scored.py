@@ -158,7 +158,7 @@ def moved(made: Made, place: str) -> Made:
 def retry(made: Made, *recovered: str) -> None:
     """What retry-failed does: rows that failed are tried again, and some of them are scored."""
     whole = FrozenManifest.from_dict(made.record.frozen)
-    plan = retrying._plan(made.folder, made.record, whole)
+    plan = retrying._plan(made.folder, made.record, whole, retrying.RETRIED, lambda said: None)
     assert plan is not None
     facts = {uri: made.facts[uri] if uri in recovered else failed("fetch", "throttled") for uri in made.facts}
     write_shards(plan.folder, made.record, plan.frozen, facts)
