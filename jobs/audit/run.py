@@ -52,6 +52,10 @@ from manifests.freeze import FrozenManifest
 from manifests.secrets import redacted
 
 
+# How the lines begin that Ray Data 2.60 adds to what a worker raised.
+_ADVICE = ("Failed to apply UDF transform after", "To change retry attempts")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How an audit ended: exit code, the run's record, shards scored now and shards that were there before, and the URI
@@ -279,15 +283,14 @@ def _abandon(plan: Plan, error: BaseException, lock: RunLock) -> None:
 
 def reason_of(error: BaseException) -> str:
     """What an error says, for a person, also one that Ray brings from a worker: that one comes with a page of traceback
-    before it and a paragraph of Ray's advice behind it."""
+    before it and Ray's advice behind it."""
     cause: BaseException | None = getattr(error, "cause", None)
-    paragraphs = str(cause or error).strip().split("\n\n")
-    while len(paragraphs) > 1 and paragraphs[-1].startswith("To change retry attempts"):
-        paragraphs.pop()
-    text = "\n\n".join(paragraphs).strip()
+    lines = str(cause or error).strip().splitlines()
+    while lines and (not lines[-1].strip() or lines[-1].startswith(_ADVICE)):
+        lines.pop()
     if cause is None and isinstance(error, RayTaskError):
-        text = text.splitlines()[-1] if text else ""
-    return text or type(cause or error).__name__
+        lines = lines[-1:]
+    return "\n".join(lines) or type(cause or error).__name__
 
 
 def exit_code(error: BaseException) -> int:

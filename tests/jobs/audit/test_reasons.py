@@ -11,7 +11,10 @@ from jobs.audit.run import reason_of
 from jobs.storage_errors import StorageAccessError
 
 REFUSED = "s3://line: credentials refused (NoCredentialsError); renew them and run again"
-ADVICE = "To change retry attempts, backoff, or which errors are retried, configure `ray.data.DataContext`"
+ADVICE = (
+    "Failed to apply UDF transform after 1/1 attempts (total backoff 0.0s).\n"
+    "To change retry attempts, backoff, or which errors are retried, configure `ray.data.DataContext`"
+)
 PAGE = 'ray::MapBatches(load_shard)() (pid=1)\n  File "x.py", line 1\n\nValueError: the last line'
 
 
@@ -26,7 +29,7 @@ class Wrapped(Exception):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (Wrapped(StorageAccessError(f"{REFUSED}\n\n{ADVICE}")), REFUSED),
+        (Wrapped(StorageAccessError(f"{REFUSED}\n{ADVICE}")), REFUSED),
         (StorageAccessError(REFUSED), REFUSED),
         (AuditError(exits.USAGE, "two\nlines"), "two\nlines"),
         (RayTaskError("load_shard", PAGE, ValueError("x")), "x"),
