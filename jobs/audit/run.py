@@ -51,7 +51,6 @@ from jobs.uris import parent
 from manifests.freeze import FrozenManifest
 from manifests.secrets import redacted
 
-
 # How the lines begin that Ray Data 2.60 adds to what a worker raised.
 _ADVICE = ("Failed to apply UDF transform after", "To change retry attempts")
 
