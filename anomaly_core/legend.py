@@ -11,7 +11,7 @@ from anomaly_core.heatmap import STOPS, heatmap
 TICKS = (("0", 0.0), ("T/2", 0.5), ("T", 1.0), ("2T", 2.0))  # name, error / threshold
 BACKGROUND, INK = (229, 231, 235), (17, 24, 39)  # light, but not as the end of the bar
 # The size of the text in pixels, by which everything else is measured, and the narrowest legend in such sizes.
-_LEAST_TEXT, _WIDTH_TO_TEXT, _NARROWEST = 12, 50, 28
+_LEAST_TEXT, _WIDTH_TO_TEXT, _NARROWEST = 12, 50, 36
 
 
 def with_legend(picture: npt.NDArray[np.uint8], threshold: float, score: float) -> npt.NDArray[np.uint8]:

@@ -55,3 +55,15 @@ def test_figures_are_those_of_the_threshold_and_the_score() -> None:
     np.testing.assert_array_equal(one, other)
     assert (one != with_legend(colours(), 0.2, 0.26)).any()
     assert (one != with_legend(colours(), 0.1, 0.1301)).any()
+
+
+@pytest.mark.parametrize("threshold", [0.006517, 1.2346e-05, 0.5])
+@pytest.mark.parametrize("width", [100, 320, 512, 900])
+def test_no_figure_runs_into_the_next(width: int, threshold: float) -> None:
+    result = with_legend(colours(200, width), threshold, threshold)
+    row, _ = bar_of(result, 200)
+    text = max(12, width // 50)
+    written = (result[row + text + 2 * text // 3 :] != BACKGROUND).any(axis=(0, 2))
+    at = np.flatnonzero(written)
+    gaps = np.diff(at)
+    assert (gaps > 0.6 * text).sum() == 3, "four figures, with more between them than between their words"
