@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +22,22 @@ class Differing:
 
 
 def differing(a: Side, loaded_a: Loaded, b: Side, loaded_b: Loaded) -> list[Differing]:
-    """What may make the results differ: models, precision, thresholds, settings, filters, code, manifest, machine."""
-    of_a, of_b = dict(_provenance(a, loaded_a)), dict(_provenance(b, loaded_b))
+    """What may make the results differ: models, precision, thresholds, settings, filters, code, manifest, machine.
+
+    Thresholds are those of the rows, so one of a category that only one side has rows of says nothing.
+    """
+    both = loaded_a.thresholds.keys() & loaded_b.thresholds.keys()
+    of_a, of_b = dict(_provenance(a, loaded_a, both)), dict(_provenance(b, loaded_b, both))
     return [
         Differing(what, of_a.get(what), of_b.get(what)) for what in {**of_a, **of_b} if of_a.get(what) != of_b.get(what)
     ]
 
 
-def _provenance(side: Side, loaded: Loaded) -> Iterator[tuple[str, str]]:
+def _provenance(side: Side, loaded: Loaded, categories: Set[str]) -> Iterator[tuple[str, str]]:
     parts, record = side.record.parts, side.record
     yield from _given({"bundle": parts.get("bundle"), "precision": parts.get("precision")})
-    for category, values in loaded.thresholds.items():
-        yield f"threshold of {category}", ", ".join(map(repr, values))
+    for category in sorted(categories):
+        yield f"threshold of {category}", ", ".join(map(repr, loaded.thresholds[category]))
     rules = [one["rule"] for one in record.rethresholds if one["version"] <= side.version]
     yield from _given({"thresholds set by": f"rethreshold {rules[-1]}" if rules else "the bundle"})
     settings = parts.get("settings", {})

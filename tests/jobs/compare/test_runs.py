@@ -94,6 +94,12 @@ def test_versions_of_one_run(two: tuple[str, str]) -> None:
     assert "it has only version 1" in refused(*two, version_b=2).message
 
 
+def test_a_category_that_only_one_side_has_rows_of_has_no_other_threshold(two: tuple[str, str]) -> None:
+    differing = {one.what for one in asked(*two).differing}
+    publish(RunFolder.at(two[0]), [row("x", 0.5), row("y", 0.5, category="cap")])
+    assert {one.what for one in asked(*two).differing} == differing
+
+
 def test_a_table_of_the_first_schema(tmp_path: Path) -> None:
     a, _ = write_night(str(tmp_path), Night("2026-03-01", "a", rows=300))
     b, _ = write_night(str(tmp_path), Night("2026-03-01", "b", rows=300))
