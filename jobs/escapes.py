@@ -64,7 +64,14 @@ def estimate_of(
         seen, sample = _reviewed(usable[best], known), len(usable[best].sample)
         remarks += _doubts(best, usable[best], known)
     confirmed = _confirmed(known, decisions)
-    escapes = _escapes(known, seen, passed, confirmed.get("normal", dict.fromkeys(VERDICTS, 0)))
+    of_passed = confirmed.get("normal", dict.fromkeys(VERDICTS, 0))
+    escapes = _escapes(known, seen, passed, of_passed)
+    if escapes.rate is not None and escapes.rate != escapes.count / escapes.of:
+        remarks.append(
+            f"{escapes.count:,} of {escapes.of:,} of the sample are defective, but of all {passed:,} parts that passed "
+            f"{of_passed['defective']:,} are known to be defective and {of_passed['good']:,} to be good: the estimate "
+            "is what that leaves possible"
+        )
     return Estimate(
         run_id=record.run_id,
         version=record.version,
