@@ -182,10 +182,10 @@ def distributions(
             named.add(name)
         figure.add_vline(x=1, line={"color": BLACK, "width": 1.5, "dash": "dash"}, **at)
         ends = (math.log10(min(x[span][0], 0.8)), math.log10(max(x[span][-1], 1.25)))
-        figure.update_xaxes(range=ends, **at)
-    figure.update_xaxes(
-        type="log", title="score / threshold", tickvals=_TICKS, ticktext=[f"{tick:g}" for tick in _TICKS]
-    )
+        # Below the lowest panel of each column: between two, it would touch the name of the next category.
+        lowest = index + columns >= len(scores)
+        figure.update_xaxes(range=ends, title="score / threshold" if lowest else None, **at)
+    figure.update_xaxes(type="log", tickvals=_TICKS, ticktext=[f"{tick:g}" for tick in _TICKS])
     figure.update_yaxes(title="share of scores", col=1)
     figure.update_yaxes(tickformat=".2~%", rangemode="tozero")
     figure.update_layout(**LAYOUT, height=70 + 270 * rows, legend=_legend(rows))
