@@ -136,7 +136,7 @@ def test_after_a_rethreshold_colours_are_those_of_the_new_threshold(
     over = pixels(tmp_path / "to", row, "overlay")
     np.testing.assert_array_equal(over, overlay(expected_map(TURNED, 0.17), PICTURES[TURNED][0]))
     legend = [np.asarray(Image.open(path)).shape for path in (tmp_path / "to").glob("*-overlay.png")]
-    assert legend == [(over.shape[0] + 72, 336, 3)]
+    assert legend == [(over.shape[0] + 72, 432, 3)]
 
 
 def test_after_retries_the_map_is_that_of_the_last_one_that_has_the_row(
