@@ -251,7 +251,6 @@ def retry_failed(
         "max_failed_per_category": max_failed_per_category,
         "stall_timeout": stall_timeout,
         "device": device.value,
-        "codes": tuple(code or ()),
         "extractors": extractors,
         "load_cpus": load_cpus,
         "node_timeout": node_timeout,
@@ -266,7 +265,7 @@ def retry_failed(
         "metrics_linger": metrics_linger,
         "accept_code_change": accept_code_change,
     }
-    raise typer.Exit(retry_command(run, settings))
+    raise typer.Exit(retry_command(run, settings, code or ()))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.machine import cores, memory
 from jobs.monitoring.logs import structured
@@ -45,6 +46,12 @@ LAST_LINES_SECONDS = 1.0
 def working_nodes() -> list[dict[str, Any]]:
     """The nodes of the Ray that is initialised which are alive and have CPUs for work."""
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+
+
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """For an actor that the driver cannot do without: one that asks for no CPU is put on any node, and the work would
+    end with that one."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def shared_cpus() -> float:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from manifests.schema import DUPLICATE
+
 SHARDS_PER_PART = 64
 
 
@@ -41,6 +43,11 @@ class FrozenManifest:
     problems: dict[str, int]
     left_out: dict[str, int] = field(default_factory=dict)
     places: tuple[int, int, int] | None = None
+
+    @property
+    def budgeted(self) -> int:
+        """Rows that are in the error budget: all but duplicates."""
+        return self.rows - self.problems.get(DUPLICATE, 0)
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -66,11 +66,10 @@ def run_command(settings: dict[str, Any], *, dry_run: bool = False, began: float
     return monitored("audit", serve, began, lambda metrics: _ended(lambda leaver: run(leaver, metrics), notifier), note)
 
 
-def retry_command(run: str, settings: dict[str, Any]) -> int:
-    """Score the rows of a run again whose error can pass; returns the exit code. settings: as of run_command, and
-    ``codes``: errors that were repaired."""
+def retry_command(run: str, settings: dict[str, Any], codes: Sequence[str] = ()) -> int:
+    """Score the rows of a run again whose error can pass; returns the exit code. settings: as of run_command. codes:
+    errors that were repaired."""
     began = time.time()
-    codes, settings = settings.get("codes", ()), {key: value for key, value in settings.items() if key != "codes"}
     notifier, settings = _notifier("retry-failed", settings, run)
     serve, settings = MonitorSettings.taken(settings)
 

@@ -26,8 +26,7 @@ def planned(plan: Plan) -> None:
 def previewed(config: AuditConfig, preview: Preview) -> None:
     """What an audit would do."""
     told: dict[str, Any] = {"rows": preview.frozen.rows, "rows_to_do": preview.to_do}
-    told |= {"shards": len(preview.frozen.shards), "results": preview.folder.results}
-    told |= {"warnings": list(preview.warnings)}
+    told |= {"shards": len(preview.frozen.shards), "results": preview.folder.results, "warnings": [*preview.warnings]}
     expected = preview.expected
     if expected is not None:
         told |= {"seconds": expected.duration_seconds, "images_per_second": expected.images_per_second}

@@ -5,7 +5,6 @@ manifest -> freeze -> shards -> load -> route + extract -> group by category -> 
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -95,20 +94,23 @@ def _audit(config: AuditConfig, watcher: Watcher) -> Outcome:
         started = time.monotonic()
 
         told: list[BaseException] = []
-        over = threading.Event()
+        saved = False
 
         def failing(error: BaseException) -> None:
             if not told:
                 told.append(error)
                 watcher.failing(error)  # first: the storage may hang
-                if not (over.is_set() and isinstance(error, KeyboardInterrupt)):
+                if not (saved and isinstance(error, KeyboardInterrupt)):
                     _abandon(plan, error, lock)
 
         try:
             plan.record.starts += 1
             plan.record.save(plan.folder)
             figures = work(config, plan, bundle, precision, device, watcher, lock.glance, failing)
-            return _finish(config, bundle, plan, figures, started, watcher, lock, over)
+            outcome = _finish(config, bundle, plan, figures, started, watcher, lock)
+            saved = True  # the record says committed, and an interrupt in the last step is not to say anything else
+            write_bytes(plan.folder.success, b"")
+            return outcome
         except BaseException as error:
             failing(error)
             raise
@@ -193,7 +195,6 @@ def _finish(
     started: float,
     watcher: Watcher,
     lock: RunLock,
-    over: threading.Event,
 ) -> Outcome:
     scored, began = time.monotonic(), watcher.began
     record = plan.record
@@ -224,8 +225,6 @@ def _finish(
     record.timings["report_seconds"] = round(time.monotonic() - committed, 3)
     lock.check()
     record.save(plan.folder)
-    over.set()  # the record says committed, and an interrupt in the last step is not to say anything else
-    write_bytes(plan.folder.success, b"")
     done = len(plan.frozen.shards) - len(plan.missing)
     return Outcome(record.exit_code, record, len(plan.missing), done, plan.warnings, report)
 
@@ -244,7 +243,7 @@ def judged(config: AuditConfig, record: RunRecord) -> tuple[int, str]:
         over = [
             f"{category} {count} of {rows_of[category]}"
             for category, count in counts["failed_by_category"].items()
-            if category and config.max_failed_per_category.exceeded(count, counts["rows_by_category"][category])
+            if category and config.max_failed_per_category.exceeded(count, rows_of[category])
         ]
         exceeded = exceeded or bool(over)
         said += f"; of each category {config.max_failed_per_category}"

@@ -14,7 +14,7 @@ from jobs.manifest.left_out import told
 from jobs.terminal import output as console
 from jobs.terminal import say
 from jobs.uris import join
-from manifests.schema import DUPLICATE, printable
+from manifests.schema import printable
 
 
 def print_summary(config: AuditConfig, outcome: Outcome) -> None:
@@ -172,11 +172,10 @@ def _expected(config: AuditConfig, preview: Preview) -> list[tuple[str, str]]:
             f"{expected.nodes} node{'s' if expected.nodes > 1 else ''} with {expected.cpus} CPUs",
         ),
     ]
-    problems = dict(preview.frozen.problems)
-    rows = preview.frozen.rows - problems.pop(DUPLICATE, 0)  # they are in no budget
-    bad = sum(problems.values())
-    failing = bad + round((rows - bad) * expected.unread / expected.sampled)
-    if config.max_failed.exceeded(failing, rows):
+    budgeted = preview.frozen.budgeted
+    bad = sum(preview.frozen.problems.values()) - (preview.frozen.rows - budgeted)  # without the duplicates
+    failing = bad + round((budgeted - bad) * expected.unread / expected.sampled)
+    if config.max_failed.exceeded(failing, budgeted):
         told.append(("error budget", f"{config.max_failed} would be exceeded: about {failing:,} rows would fail"))
     if config.price_per_node_hour is None:
         return [*told, ("cost", "unknown: give the price of a node for an hour with --price")]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from anomaly_core.bundle import Bundle
 from anomaly_core.forms import Precision
@@ -28,7 +27,7 @@ from jobs.audit.stages import SHARDS_AT_ONCE, Resources, chain, divide, machine
 from jobs.audit.stall import Movement, watched
 from jobs.audit.watcher import Watcher
 from jobs.audit.write import WriteSettings
-from jobs.cluster_session import joins_cluster, ray_session, store_bytes
+from jobs.cluster_session import joins_cluster, on_this_node, ray_session, store_bytes
 from jobs.monitoring.logs import for_workers
 from jobs.uris import join
 
@@ -198,10 +197,8 @@ def _read_before(config: AuditConfig, plan: Plan, earlier: Earlier | None) -> di
 def _registry(bundle: Bundle, settings: ScorerSettings, read_before: dict[str, Image]) -> Any:
     # The files travel through the object store: verified once, here, and no node needs the bundle's storage.
     cae_files = {category: ray.put(bundle.autoencoder(category)) for category in bundle.categories}
-    # On the driver's node: an actor that asks for no CPU is put on any, and the run would end with that one.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return (
         ray.remote(Registry)
-        .options(num_cpus=0, max_concurrency=8, scheduling_strategy=here)
+        .options(num_cpus=0, max_concurrency=8, scheduling_strategy=on_this_node())
         .remote(settings, [ray.put(bundle.without_autoencoders())], cae_files, read_before)
     )

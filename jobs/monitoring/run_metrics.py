@@ -23,7 +23,6 @@ from jobs.audit.receipt import Outcome, Receipt
 from jobs.audit.record import code_version
 from jobs.audit.stall import Movement
 from jobs.monitoring.catalogue import DIGITS, RUN, Exposition, Family
-from manifests.schema import DUPLICATE
 
 NO_CATEGORY = "(none)"
 PHASES = ("starting", "scoring", "committing", "ended")
@@ -55,8 +54,7 @@ class RunMetrics(Collector):
         with self._lock:
             self._plan, self._earlier_rows = plan, plan.frozen.rows - plan.rows_to_do
             if budget is not None:
-                duplicates = plan.frozen.problems.get(DUPLICATE, 0)
-                share = (budget.share or 0.0) * (plan.frozen.rows - duplicates)
+                share = (budget.share or 0.0) * plan.frozen.budgeted
                 self._max_failed = share if budget.count is None else budget.count
 
     def shard_done(self, receipt: Receipt) -> None:

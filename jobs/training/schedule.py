@@ -8,10 +8,9 @@ from typing import Any
 
 import ray
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from anomaly_core.bundle_manifest import CategoryInfo, RouterInfo
-from jobs.cluster_session import working_nodes
+from jobs.cluster_session import on_this_node, working_nodes
 from jobs.terminal import note
 from jobs.training.board import Board, ProgressBoard
 from jobs.training.category import fit_category, fit_one, fit_task
@@ -75,9 +74,7 @@ def run_tasks(
     """
     if settings.device == "cpu" and (gpus := int(ray.cluster_resources().get("GPU", 0))):
         note(f"training on CPUs, as asked or because this machine has no GPU; {gpus} of the cluster stay idle")
-    # On the driver's node: one that is lost would end the training with it.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    progress = ray.remote(ProgressBoard).options(num_cpus=0, scheduling_strategy=here).remote()
+    progress = ray.remote(ProgressBoard).options(num_cpus=0, scheduling_strategy=on_this_node()).remote()
     plans = [planned(one, settings) for one in sorted(todo, key=lambda one: -len(one.uris))]
     shares = Shares.of(plans, settings.device)
     # Made once each: Ray starts the tasks of one of them in the order in which they were given.
@@ -130,7 +127,7 @@ class Shares:
 
     at_once: int
     images: int
-    most: int = MOST_THREADS
+    most: int
 
     @classmethod
     def of(cls, plans: Sequence[Plan], device: str) -> Shares:

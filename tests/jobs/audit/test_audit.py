@@ -223,6 +223,8 @@ def test_a_category_has_a_budget_of_its_own(archive: Path, bundle: str, run: tup
     code, reason = judged(narrow, record)
     assert code == exits.BUDGET_EXCEEDED
     assert "1 failed of 11, budget 10%; of each category 20%, more in cap 1 of 3" in reason
+    between = config(archive, bundle, run[0], **budget, max_failed_per_category=ErrorBudget(share=0.3))
+    assert judged(between, record)[0] == exits.BUDGET_EXCEEDED, "of 3, and not of 4 with the duplicate"
     wider = config(archive, bundle, run[0], **budget, max_failed_per_category=ErrorBudget(share=0.34))
     assert judged(wider, record)[0] == exits.COMMITTED
     assert (record.max_failed, record.max_failed_per_category) == (wider.max_failed, wider.max_failed_per_category)

@@ -77,6 +77,9 @@ def test_duplicates_are_in_no_budget(
     assert preview.frozen.problems == {"duplicate": 60}
     assert "error budget" not in dict(_expected(asked, preview))
     assert preview.expected is not None
+    priced = asked.model_copy(update={"price_per_node_hour": 7.2})
+    costs = preview.expected.cost(7.2, preview.to_do)
+    assert f"{costs['per_1000_images']:.4g} per 1,000 images" in dict(_expected(priced, preview))["cost"]
     short = replace(preview, expected=replace(preview.expected, unread=6))
     assert dict(_expected(asked, short))["error budget"] == "0 would be exceeded: about 15 rows would fail"
 
