@@ -44,8 +44,10 @@ LAST_LINES_SECONDS = 1.0
 
 
 def working_nodes() -> list[dict[str, Any]]:
-    """The nodes of the Ray that is initialised which are alive and have CPUs for work."""
-    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    """The nodes of the Ray that is initialised which are alive and have CPUs for work; none before there is a Ray, as
+    in a dry run, which starts none."""
+    nodes = ray.nodes() if ray.is_initialized() else []
+    return [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:

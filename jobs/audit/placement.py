@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import ray
 from ray.autoscaler.sdk import request_resources
 
 from jobs.audit import exits
@@ -68,9 +67,8 @@ def pool_of(node: Node) -> str | None:
 
 
 def placement(choice: Choice) -> Placement:
-    """``pools``: labels count, also before the first node that has one comes. ``auto``: if a node has one now, of the
-    Ray that is initialised; an embedded one, which a dry run does not start, has none."""
-    if choice != "auto" or not ray.is_initialized():
+    """``pools``: labels count, also before the first node that has one comes. ``auto``: if a node has one now."""
+    if choice != "auto":
         return Placement(choice == "pools")
     return Placement(any(pool_of(node) is not None for node in working_nodes()))
 
